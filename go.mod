@@ -1,0 +1,4 @@
+module github.com/nix-user-containers/nuc
+
+go 1.24
+
