@@ -1,0 +1,61 @@
+# make help lists what there is to do.
+SHELL := bash
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+# Debian's Go packages are older than go.mod asks for: let them fetch the right
+# toolchain through the module proxy, as upstream's do by default.
+export GOTOOLCHAIN ?= auto
+export CGO_ENABLED ?= 0
+
+# Looked for when used: scripts/setup may just have installed it.
+go = $(shell scripts/find-go)
+version = $(shell cat VERSION 2>/dev/null || git describe --tags --always --dirty 2>/dev/null || echo unknown)
+
+# A suite is a folder below test with a program `run`; it ends with its own result.
+suites := $(patsubst test/%/run,test-%,$(wildcard test/*/run))
+
+.PHONY: help build demo test test-unit $(suites) lint trees bench clean clean-trees
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
+	@$(if $(suites),printf '%-16sone suite of make test\n' $(suites))
+
+build: ## build bin/nuc
+	@scripts/setup build
+	$(go) build -trimpath -ldflags '-s -w -X main.version=$(version)' -o bin/nuc ./go/cmd/nuc
+
+demo: ## PostgreSQL and nginx under systemd in a container, from nothing
+	@scripts/setup demo
+	@$(MAKE) --no-print-directory build
+	@scripts/demo
+
+# Two suites at a time, each one's output in one piece, and all of them even
+# when one fails. Trees come first: mmdebstrap would starve a timed test.
+test: ## everything that CI runs
+	@scripts/setup test
+	@$(MAKE) --no-print-directory build
+	@$(MAKE) --no-print-directory -j2 -k -Otarget lint trees
+	@$(MAKE) --no-print-directory -j2 -k -Otarget test-unit $(suites)
+
+test-unit: ## the Go packages' own tests, with the race detector
+	CGO_ENABLED=1 $(go) test -race ./go/... ./test/harness/...
+
+$(suites): test-%:
+	test/$*/run
+
+trees: ## build the Debian trees that the tests use
+	@for tree in bookworm trixie sid; do scripts/tree tar $$tree || exit; done
+
+lint: ## gofumpt, vet, staticcheck, shellcheck
+	@scripts/lint
+
+bench: ## measure, into a table and build/bench.json
+	@scripts/setup bench
+	@$(MAKE) --no-print-directory build
+	test/bench/bench
+
+clean: ## remove what was built, not what is cached
+	rm -rf bin build
+
+clean-trees: ## remove the cached Debian trees
+	scripts/tree clean
