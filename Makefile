@@ -33,12 +33,13 @@ demo: ## PostgreSQL and nginx under systemd in a container, from nothing
 # when one fails. Trees come first: mmdebstrap would starve a timed test.
 test: ## everything that CI runs
 	@scripts/setup test
-	@$(MAKE) --no-print-directory build
 	@$(MAKE) --no-print-directory -j2 -k -Otarget lint trees
 	@$(MAKE) --no-print-directory -j2 -k -Otarget test-unit $(suites)
 
+test-unit $(suites): build
+
 test-unit: ## the Go packages' own tests, with the race detector
-	CGO_ENABLED=1 $(go) test -race ./go/... ./test/harness/...
+	CGO_ENABLED=1 $(go) test -race ./go/... ./test/harness/... ./test/leaktest/...
 
 $(suites): test-%:
 	test/$*/run

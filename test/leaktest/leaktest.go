@@ -20,14 +20,15 @@ const patience = 2 * time.Second
 // they left file descriptors or goroutines that were not there before. It is
 // all that a TestMain needs to do.
 func Main(m *testing.M) {
-	os.Exit(Run(m))
+	os.Exit(Run(m, func() {}))
 }
 
-// Run is Main for a TestMain that cleans up after it; it returns the status
-// to exit with.
-func Run(m *testing.M) int {
+// Run is Main for a TestMain that has to clean up after its tests: cleanup
+// runs before the count. It returns the status to exit with.
+func Run(m *testing.M, cleanup func()) int {
 	before := take()
 	status := m.Run()
+	cleanup()
 	leaks := before.leaks()
 	for deadline := time.Now().Add(patience); len(leaks) > 0 && time.Now().Before(deadline); leaks = before.leaks() {
 		time.Sleep(10 * time.Millisecond)
