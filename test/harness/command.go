@@ -200,6 +200,16 @@ func (h *H) start(terminal *Terminal, args ...string) *Process {
 // Output is what it wrote so far to stdout and stderr, or to its terminal.
 func (p *Process) Output() string { return p.output.String() }
 
+// Running tells whether it has not ended yet.
+func (p *Process) Running() bool {
+	select {
+	case <-p.done:
+		return false
+	default:
+		return true
+	}
+}
+
 // Pid is its process id on the host.
 func (p *Process) Pid() int { return p.cmd.Process.Pid }
 
@@ -222,9 +232,11 @@ func (p *Process) Signal(signal unix.Signal) {
 // Wait waits for its end and returns what it left; Stdout holds both streams.
 func (p *Process) Wait(timeout time.Duration) Result {
 	p.h.Helper()
+	timer := time.NewTimer(max(timeout, time.Second))
+	defer timer.Stop()
 	select {
 	case <-p.done:
-	case <-time.After(timeout):
+	case <-timer.C:
 		p.h.Fatalf("nuc %s still runs after %s; so far it said:\n%s", strings.Join(p.cmd.Args[1:], " "), timeout, p.Output())
 	}
 	return Result{
@@ -237,12 +249,7 @@ func (p *Process) Wait(timeout time.Duration) Result {
 func (p *Process) WaitOutput(text string, timeout time.Duration) {
 	p.h.Helper()
 	for deadline := time.Now().Add(timeout); !strings.Contains(p.Output(), text); time.Sleep(20 * time.Millisecond) {
-		ended := false
-		select {
-		case <-p.done:
-			ended = !strings.Contains(p.Output(), text)
-		default:
-		}
+		ended := !p.Running() && !strings.Contains(p.Output(), text)
 		if ended || time.Now().After(deadline) {
 			p.h.Fatalf("nuc %s didn't say %q within %s (ended: %t); it said:\n%s",
 				strings.Join(p.cmd.Args[1:], " "), text, timeout, ended, p.Output())
@@ -252,10 +259,8 @@ func (p *Process) WaitOutput(text string, timeout time.Duration) {
 
 // end stops it for good.
 func (p *Process) end() {
-	select {
-	case <-p.done:
+	if !p.Running() {
 		return
-	default:
 	}
 	_ = p.cmd.Process.Signal(unix.SIGTERM)
 	select {

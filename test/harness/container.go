@@ -14,8 +14,8 @@ import (
 
 // Entry is one line of `nuc ps --json`.
 type Entry struct {
-	Name   string `json:"name"`
-	Status string `json:"status"`
+	Name  string `json:"name"`
+	State string `json:"state"`
 }
 
 // Status is what `nuc ps -a --json` says of a container, "" where it lists none.
@@ -31,7 +31,7 @@ func (h *H) Status(name string) string {
 	}
 	for _, entry := range entries {
 		if entry.Name == name {
-			return entry.Status
+			return entry.State
 		}
 	}
 	return ""
@@ -63,7 +63,7 @@ func (h *H) Up(name, tree string, mutate func(d map[string]any)) string {
 // Exec runs a command in a container, to its end.
 func (h *H) Exec(name string, command ...string) Result {
 	h.Helper()
-	return h.Nuc(append([]string{"exec", name, "--"}, command...)...)
+	return h.Nuc(append([]string{"exec", name}, command...)...)
 }
 
 // Inside is a process of the test's seen from the host.
