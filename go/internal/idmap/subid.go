@@ -110,7 +110,11 @@ func (s *side) load(o Options) error {
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("subordinate %s ids: %w", s.what, err)
 	}
-	entries, flaws := parse(string(data))
+	return s.read(o, string(data))
+}
+
+func (s *side) read(o Options, data string) error {
+	entries, flaws := parse(data)
 	s.all = entries
 	uid := strconv.FormatUint(uint64(o.UID), 10)
 	own := func(owner string) bool { return owner == uid || o.User != "" && owner == o.User }
@@ -127,6 +131,7 @@ func (s *side) load(o Options) error {
 		}
 	}
 	if len(ranges) == 0 {
+		var err error
 		if ranges, err = s.elsewhere(o); err != nil {
 			return err
 		}
