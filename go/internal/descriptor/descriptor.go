@@ -3,6 +3,11 @@
 // it refuses is named by JSON path, value and expectation.
 package descriptor
 
+import (
+	"bytes"
+	"encoding/json"
+)
+
 // Version is the descriptor version this package reads.
 const Version = 1
 
@@ -47,6 +52,8 @@ type Stop struct {
 
 // Root chooses the root file system: a folder in the state folder by default.
 type Root struct {
+	// State keeps what is written; it is always the opposite of Ephemeral.
+	State bool `json:"state,omitempty"`
 	// Tree is a folder used as the lower layer of an overlay, never written.
 	Tree string `json:"tree,omitempty"`
 	// Ephemeral puts the root (or the overlay's upper layer) on a tmpfs that
@@ -119,4 +126,18 @@ type Ready struct {
 	Notify         bool     `json:"notify"`
 	Units          []string `json:"units,omitempty"`
 	TimeoutSeconds int      `json:"timeoutSeconds"`
+}
+
+// Marshal writes the descriptor with its defaults: the same bytes for the same
+// descriptor, and Read returns an equal one from them.
+func (d *Descriptor) Marshal() []byte {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", "  ")
+	if err := e.Encode(d); err != nil {
+		// Strings, numbers and booleans can always be written.
+		panic("descriptor: " + err.Error())
+	}
+	return b.Bytes()
 }

@@ -1,0 +1,380 @@
+package descriptor
+
+import (
+	"bytes"
+	"fmt"
+	"math"
+	"net/netip"
+	"path"
+	"strings"
+	"unicode/utf8"
+)
+
+const store = "/nix/store/"
+
+// notYet tells of what the format has but the launcher can't do yet: a path
+// and the string or boolean there, "" for anything else.
+func notYet(path, value string) bool {
+	switch path {
+	case "network.outbound":
+		return value == "true"
+	case "network.dns", "network.hosts":
+		return true
+	}
+	return strings.HasPrefix(path, "network.ports[") && strings.HasSuffix(path, ".protocol") && value == "udp"
+}
+
+// expected says what a key's value may be.
+func (k *key) expected() string {
+	switch {
+	case k.enum != nil:
+		return strings.Join(k.enum, " or ")
+	case k.kind == isString:
+		return k.rule.expected()
+	case k.kind == isBoolean:
+		return "true or false"
+	case k.kind != isInteger:
+		return "an " + string(k.kind)
+	case k.min == k.max:
+		return fmt.Sprint(k.min)
+	case k.max == math.MaxInt64:
+		return fmt.Sprintf("an integer, at least %d", k.min)
+	}
+	return fmt.Sprintf("an integer from %d to %d", k.min, k.max)
+}
+
+// expected says what a string may be.
+func (r rule) expected() string {
+	switch r {
+	case ruleName:
+		return "a name of at most 63 lower-case letters, digits and dashes, the first no dash"
+	case rulePath:
+		return "an absolute path"
+	case ruleFile:
+		return "an absolute path of a program inside the root"
+	case ruleStorePath:
+		return "a store path, /nix/store/ and one name"
+	case ruleDevice:
+		return "a device below /dev/"
+	case ruleTarget:
+		return "an absolute path in the container that isn't the launcher's"
+	case ruleSignal:
+		return "a signal that init can act upon, such as SIGTERM or SIGRTMIN+3"
+	case ruleAddress:
+		return "an IPv4 or IPv6 address"
+	case ruleUnit:
+		return "a unit's name with its suffix"
+	case ruleVariable:
+		return "the name of a variable for init, not empty and without ="
+	}
+	return "a string"
+}
+
+// word returns the rule of an array's element.
+func (r rule) word(i int) rule {
+	if r != ruleCommand {
+		return r
+	}
+	if i == 0 {
+		return ruleFile
+	}
+	return ruleText
+}
+
+// checkEncoding refuses what the decoder lets through or replaces: raw is the
+// string as it stands in the file, s what the decoder made of it.
+func checkEncoding(raw []byte, s string) (expected, remedy string) {
+	switch {
+	case !utf8.Valid(raw):
+		return "valid UTF-8", ""
+	case strings.IndexByte(s, 0) >= 0:
+		return "a string without NUL", ""
+	case bytes.Contains(raw, []byte(`\u`)) && strings.ContainsRune(s, utf8.RuneError) && loneSurrogate(raw):
+		return "a string of whole characters", `a \ud800 to \udfff stands without its other half`
+	}
+	return "", ""
+}
+
+// loneSurrogate looks for half a surrogate pair among a JSON string's escapes.
+func loneSurrogate(raw []byte) bool {
+	for i := 0; i < len(raw); i++ {
+		if raw[i] != '\\' {
+			continue
+		}
+		i++
+		if raw[i] != 'u' {
+			continue
+		}
+		switch unit := hex(raw[i+1 : i+5]); {
+		case unit >= 0xdc00 && unit < 0xe000:
+			return true
+		case unit >= 0xd800 && unit < 0xdc00:
+			low := raw[i+5:]
+			if len(low) < 6 || low[0] != '\\' || low[1] != 'u' {
+				return true
+			}
+			if n := hex(low[2:6]); n < 0xdc00 || n >= 0xe000 {
+				return true
+			}
+			i += 6
+		}
+		i += 4
+	}
+	return false
+}
+
+// hex reads digits that are known to be hexadecimal.
+func hex(digits []byte) (n rune) {
+	for _, c := range digits {
+		switch {
+		case c <= '9':
+			n = n<<4 | rune(c-'0')
+		default:
+			n = n<<4 | rune(c|0x20-'a'+10)
+		}
+	}
+	return n
+}
+
+// check refuses a string by what was expected, "" if it is good.
+func (k *key) check(s string, r rule) (expected, remedy string) {
+	if k.enum != nil {
+		for _, v := range k.enum {
+			if v == s {
+				return "", ""
+			}
+		}
+		if near := Nearest(s, k.enum); near != "" {
+			remedy = "did you mean " + near + "?"
+		}
+		return k.expected(), remedy
+	}
+	good := true
+	switch r {
+	case ruleName:
+		good = isName(s)
+	case rulePath, ruleFile, ruleStorePath, ruleDevice, ruleTarget:
+		good, remedy = checkPath(s, r)
+	case ruleSignal:
+		good, remedy = checkSignal(s)
+	case ruleAddress:
+		address, err := netip.ParseAddr(s)
+		good = err == nil && address.Zone() == ""
+	case ruleUnit:
+		good, remedy = checkUnit(s)
+	case ruleVariable:
+		good, remedy = checkVariable(s)
+	}
+	if good {
+		return "", ""
+	}
+	return r.expected(), remedy
+}
+
+func isName(s string) bool {
+	for i := 0; i < len(s); i++ {
+		c := s[i]
+		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && (c != '-' || i == 0) {
+			return false
+		}
+	}
+	return s != "" && len(s) <= 63
+}
+
+// maxPath is the kernel's PATH_MAX without its NUL (path_resolution(7)).
+const maxPath = 4095
+
+func checkPath(p string, r rule) (good bool, remedy string) {
+	switch {
+	case p == "":
+		return false, ""
+	case p[0] != '/':
+		return false, "begin it with /"
+	case len(p) > maxPath:
+		return false, fmt.Sprintf("it is longer than the %d bytes that the kernel takes", maxPath)
+	case path.Clean(p) != p:
+		return false, "write " + abbreviate(path.Clean(p))
+	}
+	switch r {
+	case ruleFile:
+		return p != "/", ""
+	case ruleStorePath:
+		return isStorePath(p), ""
+	case ruleDevice:
+		name, found := strings.CutPrefix(p, "/dev/")
+		name, _, _ = strings.Cut(name, "/")
+		for _, own := range []string{"console", "kmsg", "mqueue", "ptmx", "pts", "shm"} {
+			if name == own {
+				return false, "/dev/" + own + " is the launcher's"
+			}
+		}
+		return found, ""
+	case ruleTarget:
+		return checkTarget(p)
+	}
+	return true, ""
+}
+
+// isStorePath takes the characters that Nix has in names.
+func isStorePath(p string) bool {
+	name, found := strings.CutPrefix(p, store)
+	for i := 0; i < len(name); i++ {
+		c := name[i]
+		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && strings.IndexByte("+-._?=", c) < 0 {
+			return false
+		}
+	}
+	return found && name != "" && name[0] != '.'
+}
+
+// checkTarget keeps mounts off what the launcher mounts itself. /run is among
+// it, since a mount there would hide /run/host, init's notify socket in it.
+func checkTarget(p string) (good bool, remedy string) {
+	if p == "/" {
+		return false, "root chooses what is mounted there"
+	}
+	if p == "/run" {
+		return false, "it would hide /run/host, which is the launcher's"
+	}
+	for _, own := range []string{"/proc", "/sys", "/dev", "/run/host"} {
+		if p != own && !strings.HasPrefix(p, own+"/") {
+			continue
+		}
+		if own == "/dev" {
+			return false, "/dev is the launcher's; devices brings a device in"
+		}
+		return false, own + " is the launcher's"
+	}
+	return true, ""
+}
+
+func checkSignal(s string) (good bool, remedy string) {
+	if _, err := ParseSignal(s); err == nil {
+		// Neither can be caught, so neither asks for anything (signal(7)).
+		return s != "SIGKILL" && s != "SIGSTOP", ""
+	}
+	upper := strings.ToUpper(s)
+	for _, meant := range []string{upper, "SIG" + upper} {
+		if _, err := ParseSignal(meant); err == nil {
+			return false, "write " + meant
+		}
+	}
+	return false, ""
+}
+
+// checkUnit knows the names that units can have (systemd.unit(5)).
+func checkUnit(s string) (good bool, remedy string) {
+	for i := 0; i < len(s); i++ {
+		c := s[i]
+		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && strings.IndexByte(`:-_.\@`, c) < 0 {
+			return false, ""
+		}
+	}
+	if s == "" || len(s) > 255 {
+		return false, ""
+	}
+	dot := strings.LastIndexByte(s, '.')
+	switch s[dot+1:] {
+	case "service", "socket", "device", "mount", "automount", "swap", "target", "path", "timer", "slice", "scope":
+		return dot > 0, ""
+	}
+	return false, "write " + abbreviate(s+".service")
+}
+
+// checkVariable refuses what the launcher tells init by itself.
+func checkVariable(name string) (good bool, remedy string) {
+	switch name {
+	case "container", "container_uuid", "NOTIFY_SOCKET", "CREDENTIALS_DIRECTORY":
+		return false, "the launcher sets it: remove it"
+	}
+	return name != "" && !strings.Contains(name, "="), ""
+}
+
+func checkRoot(r *reader, o *object) {
+	root := &r.d.Root
+	if !o.good("state") || !o.good("ephemeral") {
+		return
+	}
+	state, ephemeral := o.get("state"), o.get("ephemeral")
+	switch {
+	case state == nil:
+		root.State = !root.Ephemeral
+	case ephemeral == nil:
+		root.Ephemeral = !root.State
+	case root.State == root.Ephemeral:
+		r.refuseMember(state, "the opposite of root.ephemeral", "leave one of the two out")
+		return
+	}
+	if m := o.get("sizeBytes"); m != nil && !root.Ephemeral {
+		r.refuseMember(m, "it only with root.ephemeral", "leave it out, or set root.ephemeral to true")
+	}
+}
+
+func checkMount(r *reader, o *object) {
+	m := r.d.mount()
+	source, size, target := o.get("source"), o.get("sizeBytes"), o.get("target")
+	switch {
+	case !o.good("kind"):
+	case m.Kind == KindTmpfs && source != nil:
+		r.refuseMember(source, "no source, as kind is tmpfs", "leave it out, or make kind bind")
+	case m.Kind == KindBind && source == nil:
+		r.add(o.end-1, Problem{join(r.path, "source"), "missing", "an absolute path, as kind is bind", ""})
+	}
+	if o.good("kind") && m.Kind == KindBind && size != nil {
+		r.refuseMember(size, "no size, as kind is bind", "leave it out, or make kind tmpfs")
+	}
+	if target == nil || target.bad {
+		return
+	}
+	if r.targets[m.Target] {
+		r.refuseMember(target, "a target that no other mount has", "remove one of the two")
+		return
+	}
+	if r.targets == nil {
+		r.targets = map[string]bool{}
+	}
+	r.targets[m.Target] = true
+}
+
+func checkNetwork(r *reader, o *object) {
+	if ports := o.get("ports"); o.good("mode") && r.d.Network.Mode == NetworkHost && len(r.d.Network.Ports) > 0 {
+		r.refuseMember(ports, "no ports, as network.mode is host", "leave them out: the services listen on the host already")
+	}
+}
+
+// listener is a host port that is taken. Without an address it says that some
+// address of the family has it.
+type listener struct {
+	protocol string
+	port     int
+	address  netip.Addr
+	bits     int
+}
+
+func checkPort(r *reader, o *object) {
+	host := o.get("host")
+	if host == nil || host.bad || !o.good("protocol") || !o.good("address") {
+		return
+	}
+	p := r.d.port()
+	address := netip.MustParseAddr(p.Address).Unmap()
+	one := listener{p.Protocol, p.Host, address, address.BitLen()}
+	some, every := one, one
+	some.address = netip.Addr{}
+	every.address = netip.IPv4Unspecified()
+	if address.Is6() {
+		every.address = netip.IPv6Unspecified()
+	}
+	if r.ports[one] || r.ports[every] || one == every && r.ports[some] {
+		remedy := "choose another port, or another address"
+		if address.IsUnspecified() || r.ports[every] {
+			remedy = every.address.String() + " is every address: " + remedy
+		}
+		r.refuseMember(host, "a port that is declared once at "+p.Address, remedy)
+		return
+	}
+	if r.ports == nil {
+		r.ports = map[listener]bool{}
+	}
+	r.ports[one], r.ports[some] = true, true
+}
