@@ -237,6 +237,9 @@ func (g *Group) make(own, name string) error {
 		return fmt.Errorf("cgroup %s: %w", g.path.Payload, err)
 	}
 	g.payload = os.NewFile(uintptr(fd), g.path.Payload)
+	// It is empty before the first boot and between two: without a lock another
+	// start of that name (of another state folder) would take it for a leftover.
+	_ = unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB)
 	return nil
 }
 
@@ -302,7 +305,17 @@ func (g *Group) free(dir string) bool {
 	if filepath.Base(dir) == supervisorLeaf && slices.Contains(processes(dir), g.kernel.pid) {
 		return true
 	}
-	return removeTree(dir) == nil
+	return !locked(dir) && !locked(filepath.Join(dir, payloadLeaf)) && removeTree(dir) == nil
+}
+
+// locked tells whether a Group has a payload's folder.
+func locked(dir string) bool {
+	fd, err := openFolder(unix.AT_FDCWD, dir)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	return unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) == unix.EWOULDBLOCK
 }
 
 // undo takes back what a failed make did.
