@@ -43,7 +43,7 @@ type key struct {
 	required bool
 	unit     string
 	def      string // as JSON; "" is none
-	example  string // as JSON, with what must stand beside it as a whole descriptor in the reference
+	example  string // as JSON
 	doc      string
 
 	min, max int64    // of an integer
@@ -253,7 +253,7 @@ var networkKeys = []key{
 		doc: "`private`: a network of its own with a loopback interface. `host`: the host's network.",
 	},
 	{
-		name: "outbound", kind: isBoolean, def: `false`, example: `false`,
+		name: "outbound", kind: isBoolean, def: `false`, example: `true`,
 		at:  func(d *Descriptor) any { return &d.Network.Outbound },
 		doc: "The container reaches what the host reaches.",
 	},
