@@ -115,8 +115,28 @@ func open(k kernel, name string) (*Group, error) {
 	return g, nil
 }
 
+// Refusal says why there is no cgroup, in two parts that together are one line.
+type Refusal struct {
+	// Problem says what is wrong and where; Remedy what to do, mostly a command.
+	Problem, Remedy string
+}
+
+func (r *Refusal) Error() string { return r.Problem + ": " + r.Remedy }
+
+// Parts returns the two parts.
+func (r *Refusal) Parts() (problem, remedy string) { return r.Problem, r.Remedy }
+
+const (
+	consequence = "the container runs without limits and accounting"
+	ownScope    = "start it with systemd-run --user --scope -p Delegate=yes nuc …"
+)
+
+func refuse(remedy, format string, args ...any) error {
+	return &Refusal{Problem: fmt.Sprintf(format, args...) + ": " + consequence, Remedy: remedy}
+}
+
 // Delegated tells which cgroup Open would use and which controllers there are
-// in it; or, as an error, what Missing would say. It changes nothing.
+// in it; or, as an error, a *Refusal mostly, what Missing would say. It changes nothing.
 func Delegated() (x string, controllers []string, err error) {
 	g := &Group{kernel: running()}
 	own, err := g.kernel.own()
@@ -129,22 +149,28 @@ func Delegated() (x string, controllers []string, err error) {
 	return own, words(own, "cgroup.controllers"), nil
 }
 
+// MissingController says how x, which Delegated returned without a controller,
+// gets it.
+func MissingController(x, controller string) (remedy string) {
+	g := &Group{path: Path{X: x, Payload: x}, kernel: running()}
+	return g.remedy(controller)
+}
+
 // own finds the cgroup that the process is in.
 func (k kernel) own() (string, error) {
 	membership, err := os.ReadFile(filepath.Join(k.proc, "cgroup"))
 	if err != nil {
-		return "", fmt.Errorf("cgroup: %w: no limits and no accounting of the container", err)
+		return "", fmt.Errorf("cgroup: %w: %s", err, consequence)
 	}
 	mounts, err := os.ReadFile(filepath.Join(k.proc, "mountinfo"))
 	if err != nil {
-		return "", fmt.Errorf("cgroup: %w: no limits and no accounting of the container", err)
+		return "", fmt.Errorf("cgroup: %w: %s", err, consequence)
 	}
 	return find(membership, mounts)
 }
 
 // find reads /proc/PID/cgroup and /proc/PID/mountinfo (proc(5)).
 func find(membership, mounts []byte) (string, error) {
-	const without = "the container runs without limits and accounting"
 	var own string
 	for line := range bytes.Lines(membership) {
 		if path, ok := bytes.CutPrefix(line, []byte("0::")); ok {
@@ -170,9 +196,9 @@ func find(membership, mounts []byte) (string, error) {
 	}
 	switch {
 	case !mounted || own == "":
-		return "", errors.New("cgroup: no cgroup2 file system is mounted: " + without + ": boot with systemd.unified_cgroup_hierarchy=1, or sudo mount -t cgroup2 none /sys/fs/cgroup")
+		return "", refuse("boot with systemd.unified_cgroup_hierarchy=1, or sudo mount -t cgroup2 none /sys/fs/cgroup", "cgroup: no cgroup2 file system is mounted")
 	default:
-		return "", fmt.Errorf("cgroup: %s, which nuc is in, is outside of what is mounted here: %s: start nuc in a cgroup of its own (systemd-run --user --scope -p Delegate=yes nuc …)", own, without)
+		return "", refuse(ownScope, "cgroup: %s, which nuc is in, is outside of what is mounted here", own)
 	}
 }
 
@@ -204,7 +230,7 @@ func (g *Group) make(own, name string) error {
 	if !inLeaf {
 		pids, err := readProcesses(x)
 		if err != nil {
-			return fmt.Errorf("cgroup %s: %w: the container runs without limits and accounting: start it in another one (systemd-run --user --scope -p Delegate=yes nuc …)", x, err)
+			return refuse(ownScope, "cgroup %s: %v", x, err)
 		}
 		alone = len(pids) == 1 && pids[0] == g.kernel.pid
 	}
@@ -217,7 +243,7 @@ func (g *Group) make(own, name string) error {
 
 	if err := g.leaves(name, alone, move); err != nil {
 		g.undo()
-		return fmt.Errorf("cgroup %s: %w: the container runs without limits and accounting", x, err)
+		return fmt.Errorf("cgroup %s: %w: %s", x, err, consequence)
 	}
 	if move || inLeaf || exempt {
 		for _, c := range toEnable {
@@ -333,10 +359,9 @@ func (g *Group) writable(dir string) error {
 			continue
 		}
 		if err == unix.EROFS {
-			return fmt.Errorf("cgroup %s is mounted read-only: the container runs without limits and accounting: remount it read-write, or start the container that nuc is in with a writable one", dir)
+			return refuse("remount it read-write, or start the container that nuc is in with a writable one", "cgroup %s is mounted read-only", dir)
 		}
-		return fmt.Errorf("cgroup %s is not delegated to uid %d (%s: %w): the container runs without limits and accounting: %s",
-			dir, os.Geteuid(), filepath.Join(dir, name), err, g.kernel.delegation(dir))
+		return refuse(g.kernel.delegation(dir), "cgroup %s is not delegated to uid %d (%s: %v)", dir, os.Geteuid(), filepath.Join(dir, name), err)
 	}
 	return nil
 }
@@ -344,7 +369,7 @@ func (g *Group) writable(dir string) error {
 // delegation is how to get a delegated cgroup.
 func (k kernel) delegation(dir string) string {
 	if k.systemd {
-		return "start it with systemd-run --user --scope -p Delegate=yes nuc …"
+		return ownScope
 	}
 	uid := os.Geteuid()
 	own := filepath.Join(dir, fmt.Sprintf("nuc-%d", uid))

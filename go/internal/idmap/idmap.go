@@ -70,6 +70,21 @@ func (m Map) ContainerUID(host uint32) (uint32, bool) { return inward(m.UIDs, ho
 // ContainerGID is the container's gid of a host's; false if it isn't mapped.
 func (m Map) ContainerGID(host uint32) (uint32, bool) { return inward(m.GIDs, host) }
 
+// Refusal is an error in two parts, which together are one line.
+type Refusal struct {
+	// Problem says what is wrong and where; Remedy what to do, mostly a command.
+	Problem, Remedy string
+}
+
+func (r *Refusal) Error() string { return r.Problem + ": " + r.Remedy }
+
+// Parts returns the two parts.
+func (r *Refusal) Parts() (problem, remedy string) { return r.Problem, r.Remedy }
+
+func refuse(remedy, format string, args ...any) error {
+	return &Refusal{Problem: fmt.Sprintf(format, args...), Remedy: remedy}
+}
+
 func outward(extents []Extent, id uint32) (uint32, bool) {
 	for _, e := range extents {
 		if id >= e.Inside && id-e.Inside < e.Count {
@@ -170,8 +185,9 @@ func (m Map) checkOwn(uidMap, gidMap string) error {
 				if k.what == "group" {
 					file = SubGIDFile
 				}
-				return fmt.Errorf("%s ids %d to %d are not mapped where nuc runs (%s): root here is root of a user namespace: give root a range from within it in %s, as in root:START:COUNT",
-					k.what, e.Outside, e.Outside+e.Count-1, k.own, file)
+				return refuse(fmt.Sprintf("give root a range from within it in %s, as in root:START:COUNT", file),
+					"%s ids %d to %d are not mapped where nuc runs (%s): root here is root of a user namespace",
+					k.what, e.Outside, e.Outside+e.Count-1, k.own)
 			}
 		}
 	}
@@ -217,8 +233,8 @@ func missing(o Options, users, groups *side) error {
 	if len(files) == 0 {
 		return nil
 	}
-	return fmt.Errorf("%s: no range for %s, so a container has no ids but one: %s",
-		strings.Join(files, ", "), o.who(), addLine(o, files, users, groups))
+	return refuse(addLine(o, files, users, groups), "%s: no range for %s, so a container has no ids but one",
+		strings.Join(files, ", "), o.who())
 }
 
 // who names the user as the files do.

@@ -120,8 +120,8 @@ func (s *side) read(o Options, data string) error {
 	own := func(owner string) bool { return owner == uid || o.User != "" && owner == o.User }
 	for _, f := range flaws {
 		if own(f.owner) {
-			return fmt.Errorf("%s:%d: %.80q %s: correct it, for example to %s:%d:%d (`sudoedit %s`)",
-				s.file, f.line, f.text, f.why, o.who(), free(entries, o), full, s.file)
+			return refuse(fmt.Sprintf("correct it, for example to %s:%d:%d (`sudoedit %s`)", o.who(), free(entries, o), full, s.file),
+				"%s:%d: %.80q %s", s.file, f.line, f.text, f.why)
 		}
 	}
 	var ranges []entry
@@ -156,7 +156,7 @@ func (s *side) elsewhere(o Options) ([]entry, error) {
 		}
 		out, err := ask(getsubids, args...)
 		if errors.Is(err, errHung) {
-			return nil, fmt.Errorf("subordinate %s ids: %s: %w: is the directory service that it asks (nsswitch.conf, subid) there?", s.what, getsubids, err)
+			return nil, refuse("bring up the directory service that it asks (subid in /etc/nsswitch.conf)", "subordinate %s ids: %s %v", s.what, getsubids, err)
 		}
 		if err == nil { // it fails when it knows no range
 			found = parseAnswer(out, o.User)
@@ -191,19 +191,19 @@ func (s *side) check(o Options, r entry, earlier []entry, own func(string) bool)
 	}
 	instead := fmt.Sprintf("give %s another, for example %s:%d:%d (`sudoedit %s`)", o.who(), o.who(), free(s.all, o), full, s.file)
 	if r.start == 0 {
-		return fmt.Errorf("%s: range %s contains the host's root, which must never be in a container: %s", where, r, instead)
+		return refuse(instead, "%s: range %s contains the host's root, which must never be in a container", where, r)
 	}
 	if o.UID != 0 && r.overlaps(uint64(s.own), uint64(s.own)+1) {
-		return fmt.Errorf("%s: range %s contains %s's own %s id %d: %s", where, r, o.who(), s.what, s.own, instead)
+		return refuse(instead, "%s: range %s contains %s's own %s id %d", where, r, o.who(), s.what, s.own)
 	}
 	for _, e := range earlier {
 		if e.overlaps(uint64(r.start), r.end()) {
-			return fmt.Errorf("%s: range %s overlaps line %d, %s, of the same user: remove one of the two or %s", where, r, e.line, e, instead)
+			return refuse("remove one of the two or "+instead, "%s: range %s overlaps line %d, %s, of the same user", where, r, e.line, e)
 		}
 	}
 	for _, e := range s.all {
 		if !own(e.owner) && e.overlaps(uint64(r.start), r.end()) {
-			return fmt.Errorf("%s: range %s overlaps line %d, %s, of another user, whose files the container could then write: %s", where, r, e.line, e, instead)
+			return refuse(instead, "%s: range %s overlaps line %d, %s, of another user, whose files the container could then write", where, r, e.line, e)
 		}
 	}
 	return nil

@@ -113,7 +113,7 @@ func arguments(name string, pid int, extents []Extent) []string {
 func findHelpers() (uidHelper, gidHelper string, err error) {
 	// execve ignores setuid and file capabilities then.
 	if on, err := unix.PrctlRetInt(unix.PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0); err == nil && on == 1 {
-		return "", "", errors.New("newuidmap gets no rights here, as nuc was started with no_new_privs (systemd's NoNewPrivileges=yes, or a sandbox around it): start it outside of that")
+		return "", "", refuse("start it outside of that", "newuidmap gets no rights here, as nuc was started with no_new_privs (systemd's NoNewPrivileges=yes, or a sandbox around it)")
 	}
 	path := os.Getenv("PATH")
 	if uidHelper, err = findHelper("newuidmap", path, unix.CAP_SETUID); err != nil {
@@ -148,21 +148,23 @@ func findHelper(name, path string, capability uint) (string, error) {
 	if unable != nil {
 		return "", unable
 	}
-	return "", fmt.Errorf("%s is not installed: install the package `uidmap` (Debian, Ubuntu) or `shadow-utils`; on NixOS set security.wrappers.%s (source ${pkgs.shadow}/bin/%s, setuid, owner and group root)", name, name, name)
+	return "", refuse(fmt.Sprintf("install the package `uidmap` (Debian, Ubuntu) or `shadow-utils`; on NixOS set security.wrappers.%s (source ${pkgs.shadow}/bin/%s, setuid, owner and group root)", name, name),
+		"%s is not installed", name)
 }
 
 // able tells why a program could not write a map.
 func able(file string, st *unix.Stat_t, capability uint) error {
 	if unix.Access(file, unix.X_OK) != nil {
-		return fmt.Errorf("%s: you may not execute it (mode %04o): sudo chmod 4755 %s", file, st.Mode&0o7777, file)
+		return refuse("sudo chmod 4755 "+file, "%s: you may not execute it (mode %04o)", file, st.Mode&0o7777)
 	}
 	setuid := st.Mode&unix.S_ISUID != 0 && st.Uid == 0
 	if !setuid && !hasCapability(file, capability) {
-		return fmt.Errorf("%s is not setuid root and has no file capability, so it may not map ids: sudo chown root %s && sudo chmod u+s %s (on NixOS: security.wrappers)", file, file, file)
+		return refuse(fmt.Sprintf("sudo chown root %s && sudo chmod u+s %s (on NixOS: security.wrappers)", file, file),
+			"%s is not setuid root and has no file capability, so it may not map ids", file)
 	}
 	var fs unix.Statfs_t
 	if unix.Statfs(file, &fs) == nil && fs.Flags&unix.ST_NOSUID != 0 {
-		return fmt.Errorf("%s is on a file system mounted nosuid, so it gets no rights: remount that with suid, or install the package `uidmap` elsewhere", file)
+		return refuse("remount that with suid, or install the package `uidmap` elsewhere", "%s is on a file system mounted nosuid, so it gets no rights", file)
 	}
 	return nil
 }
