@@ -49,6 +49,9 @@ func (s *Supervisor) prepare() (keeper.Boot, error) {
 	if err := s.limit(); err != nil {
 		return none, err
 	}
+	if err := s.group.Chown(s.ids.RootUID(), s.ids.RootGID()); err != nil {
+		return none, err
+	}
 	generation, err := s.record()
 	if err != nil {
 		return none, err
@@ -128,7 +131,7 @@ func (s *Supervisor) plan() (rootfs.Plan, error) {
 	case d.Root.Ephemeral:
 	case d.Root.Tree != "":
 		p.Folder = filepath.Join(s.o.Container.State, "overlay")
-		own = []string{filepath.Join(p.Folder, "upper"), filepath.Join(p.Folder, "work")}
+		own = []string{p.Folder, filepath.Join(p.Folder, "upper"), filepath.Join(p.Folder, "work")}
 	default:
 		p.Folder = filepath.Join(s.o.Container.State, "root")
 		own = []string{p.Folder}
