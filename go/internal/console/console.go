@@ -7,6 +7,8 @@ import (
 	"errors"
 	"io"
 	"os"
+	"regexp"
+	"strings"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -78,6 +80,24 @@ func (l *Log) Tail() []byte {
 		tail = tail[i+1:]
 	}
 	return tail
+}
+
+// sequences are what commands a terminal and shows nothing (ECMA-48): CSI, OSC
+// and DCS strings, and the short ones.
+var sequences = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`\x1b(\[[0-?]*[ -/]*[@-~]|[\]P^_X][^\x07\x1b]*(\x07|\x1b\\|$)|[ -/]*[0-~])`)
+})
+
+// Plain returns the last n lines of a console's output that are not blank,
+// without what was meant for the terminal.
+func Plain(output []byte, n int) []string {
+	var plain []string
+	for line := range bytes.Lines(sequences().ReplaceAll(output, nil)) {
+		if text := strings.TrimSpace(string(line)); text != "" {
+			plain = append(plain, text)
+		}
+	}
+	return plain[max(0, len(plain)-n):]
 }
 
 // Pump copies a terminal's output until the terminal is gone. EIO is how a

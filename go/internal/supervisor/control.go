@@ -79,6 +79,8 @@ type Status struct {
 	Warnings []string `json:"warnings,omitempty"`
 	// Reason says how the last run ended (stopped, failed), or why a start failed.
 	Reason string `json:"reason,omitempty"`
+	// Output is what init printed last, of a start that failed.
+	Output []string `json:"output,omitempty"`
 	// Reboots counts init's reboots in this run.
 	Reboots int `json:"reboots,omitempty"`
 }

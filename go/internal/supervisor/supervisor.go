@@ -335,6 +335,9 @@ func (s *Supervisor) serveStop(pidfd *os.File, stopped <-chan struct{}) {
 	}
 }
 
+// lastLines is how much of a failed start's console is worth showing.
+const lastLines = 8
+
 // end notes the outcome, for clients that wait and for later ones.
 func (s *Supervisor) end(exit state.Exit, err error) {
 	if err != nil {
@@ -349,6 +352,8 @@ func (s *Supervisor) end(exit state.Exit, err error) {
 		st.State, st.Reason, st.Init = Failed, exit.Reason, 0
 		if exit.Clean {
 			st.State = Stopped
+		} else if st.ReadySeconds == 0 {
+			st.Output = console.Plain(s.console.Tail(), lastLines)
 		}
 	})
 }
