@@ -1,0 +1,195 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/nix-user-containers/nuc/go/internal/keeper"
+	"github.com/nix-user-containers/nuc/go/internal/state"
+	"github.com/nix-user-containers/nuc/go/internal/supervisor"
+)
+
+type logsCommand struct {
+	Names  []string `arg:"" name:"name" help:"Containers. With several, each line bears its container's name."`
+	Follow bool     `short:"f" help:"Go on with what comes."`
+	Lines  *int     `short:"n" placeholder:"N" help:"Only the last N lines."`
+	Unit   []string `short:"u" sep:"none" placeholder:"UNIT" help:"Only this unit's messages; may be given several times."`
+	Since  string   `placeholder:"TIME" help:"Only what is not older: \"10 min ago\", \"2026-11-24 18:00\" (systemd.time(7))."`
+	Until  string   `placeholder:"TIME" help:"Only what is not newer."`
+	JSON   bool     `name:"json" help:"One JSON object a line, as journalctl -o json."`
+}
+
+func (logsCommand) Help() string {
+	return `The journal is read by the container's own journalctl. What init prints on the
+console is shown by ` + "`nuc start`" + `.
+
+Examples:
+  nuc logs -f web
+  nuc logs -n 50 -u nginx -u postgresql web
+  nuc logs --since "10 min ago" web db`
+}
+
+func (l *logsCommand) Run(c *context) error {
+	if l.Lines != nil && *l.Lines < 0 {
+		return exitStatus{statusUsage, fmt.Errorf("--lines %d: a number of lines expected", *l.Lines)}
+	}
+	var containers []state.Container
+	for _, name := range l.Names {
+		container, err := c.find(name)
+		if err != nil {
+			return err
+		}
+		containers = append(containers, container)
+	}
+	var lock sync.Mutex
+	errs := make([]error, len(containers))
+	var all sync.WaitGroup
+	for i, container := range containers {
+		out := &lines{w: c.stdout, lock: &lock, raw: l.JSON}
+		if len(containers) > 1 && !l.JSON {
+			out.prefix = container.Name + ": "
+		}
+		show := func() { errs[i] = l.show(container, out) }
+		if l.Follow {
+			all.Go(show)
+		} else {
+			show()
+		}
+	}
+	all.Wait()
+	return errors.Join(errs...)
+}
+
+func (l *logsCommand) arguments() []string {
+	args := []string{"journalctl", "--no-pager", "--quiet"}
+	if l.Follow {
+		args = append(args, "--follow")
+	}
+	switch {
+	case l.Lines != nil:
+		args = append(args, "--lines="+strconv.Itoa(*l.Lines))
+	case l.Follow:
+		args = append(args, "--lines=10")
+	}
+	for _, u := range l.Unit {
+		args = append(args, "--unit="+u)
+	}
+	if l.Since != "" {
+		args = append(args, "--since="+l.Since)
+	}
+	if l.Until != "" {
+		args = append(args, "--until="+l.Until)
+	}
+	if l.JSON {
+		args = append(args, "--output=json")
+	}
+	return args
+}
+
+// show prints one container's journal.
+func (l *logsCommand) show(container state.Container, out *lines) error {
+	conn, err := supervisor.Connect(container)
+	if errors.Is(err, supervisor.ErrNotRunning) {
+		return notRunning(container.Name, err)
+	}
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer null.Close()
+	r, w, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	errR, errW, err := os.Pipe()
+	if err != nil {
+		w.Close()
+		return err
+	}
+	defer errR.Close()
+	request := keeper.Request{Op: keeper.OpExec, Exec: &keeper.Exec{Arguments: l.arguments()}}
+	err = conn.Send(supervisor.Command{Request: request}, null, w, errW)
+	w.Close()
+	errW.Close()
+	if err != nil {
+		return notRunning(container.Name, supervisor.ErrNotRunning)
+	}
+	defer forward(conn, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)()
+	var complaint strings.Builder
+	var copies sync.WaitGroup
+	copies.Go(func() {
+		if out.copy(r) != nil {
+			r.Close() // whoever reads has had enough; journalctl notices by SIGPIPE
+		}
+	})
+	copies.Go(func() { _, _ = io.Copy(&complaint, io.LimitReader(errR, 4096)) })
+	status, err := supervisor.Outcome(conn, nil)
+	copies.Wait()
+	switch {
+	case err != nil:
+		return fmt.Errorf("container %s: %w", container.Name, err)
+	case status.Signaled():
+		return nil // by what the caller sent
+	case status.ExitStatus() != 0:
+		first, _, _ := strings.Cut(strings.TrimSpace(complaint.String()), "\n")
+		return fmt.Errorf("container %s: journalctl: %s", container.Name, first)
+	}
+	return nil
+}
+
+// lines passes text on line by line, so that those of several containers don't
+// mix, and without what would command a terminal.
+type lines struct {
+	w      io.Writer
+	lock   *sync.Mutex
+	prefix string
+	raw    bool
+}
+
+// maxLine is where a line is broken, in bytes: one without end must not fill
+// the memory.
+const maxLine = 64 << 10
+
+func (l *lines) copy(r io.Reader) error {
+	in := bufio.NewReaderSize(r, maxLine)
+	for {
+		line, err := in.ReadSlice('\n')
+		if len(line) > 0 {
+			if werr := l.write(line); werr != nil {
+				return werr
+			}
+		}
+		if err != nil && err != bufio.ErrBufferFull {
+			return nil
+		}
+	}
+}
+
+func (l *lines) write(line []byte) error {
+	text := string(line)
+	if !l.raw {
+		// Tabs stay: they are part of many a message.
+		parts := strings.Split(text, "\t")
+		for i := range parts {
+			parts[i] = printable(parts[i])
+		}
+		text = l.prefix + strings.Join(parts, "\t")
+	}
+	l.lock.Lock()
+	defer l.lock.Unlock()
+	_, err := io.WriteString(l.w, text)
+	return err
+}

@@ -1,0 +1,252 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nix-user-containers/nuc/go/internal/state"
+	"github.com/nix-user-containers/nuc/go/internal/supervisor"
+)
+
+type psCommand struct {
+	All   bool `short:"a" help:"Stopped containers, too."`
+	Quiet bool `short:"q" help:"Names only."`
+	JSON  bool `name:"json" help:"As JSON."`
+	Watch bool `help:"Show it again every two seconds until interrupted."`
+}
+
+func (psCommand) Help() string {
+	return `Examples:
+  nuc ps
+  nuc ps -a --json
+  nuc stop $(nuc ps -q)`
+}
+
+func (p *psCommand) Run(c *context) error {
+	for {
+		list, err := c.statuses()
+		if err != nil {
+			return err
+		}
+		if !p.All {
+			list = running(list)
+		}
+		if p.Watch {
+			fmt.Fprint(c.stdout, "\x1b[H\x1b[2J")
+		}
+		if err := p.print(c, list); err != nil || !p.Watch {
+			return err
+		}
+		time.Sleep(2 * time.Second)
+	}
+}
+
+func (p *psCommand) print(c *context, list []supervisor.Status) error {
+	switch {
+	case p.JSON:
+		return writeJSON(c.stdout, list)
+	case p.Quiet:
+		for _, st := range list {
+			fmt.Fprintln(c.stdout, printable(st.Name))
+		}
+		return nil
+	}
+	rows := [][]string{{"NAME", "STATUS", "UPTIME", "PORTS", "GENERATION"}}
+	for _, st := range list {
+		up, generation := "", ""
+		if st.Supervisor > 0 {
+			up = uptime(time.Since(st.Started))
+		}
+		if st.Generation > 0 {
+			generation = strconv.Itoa(st.Generation)
+		}
+		rows = append(rows, []string{st.Name, string(st.State), up, portList(st.Ports), generation})
+	}
+	return table(c.stdout, rows)
+}
+
+func running(list []supervisor.Status) []supervisor.Status {
+	kept := []supervisor.Status{}
+	for _, st := range list {
+		if st.State != supervisor.Stopped && st.State != supervisor.Failed {
+			kept = append(kept, st)
+		}
+	}
+	return kept
+}
+
+// statuses asks all containers at once: one that hangs costs the others nothing.
+func (c *context) statuses() ([]supervisor.Status, error) {
+	names, err := c.folders.Names()
+	if err != nil {
+		return nil, err
+	}
+	found := make([]*supervisor.Status, len(names))
+	var all sync.WaitGroup
+	for i, n := range names {
+		all.Go(func() { found[i] = statusOf(c.folders.Container(n)) })
+	}
+	all.Wait()
+	list := []supervisor.Status{}
+	for _, st := range found {
+		if st != nil {
+			list = append(list, *st)
+		}
+	}
+	return list, nil
+}
+
+// statusOf asks the supervisor, or what the last run left; nil for a folder
+// that holds neither.
+func statusOf(container state.Container) *supervisor.Status {
+	st, err := supervisor.Query(container)
+	if err == nil {
+		if st.State == supervisor.Ready && systemState(container) == "degraded" {
+			st.State = supervisor.Degraded
+		}
+		return st
+	}
+	if container.Held() {
+		reason := ""
+		if !errors.Is(err, supervisor.ErrNotRunning) {
+			reason = err.Error()
+		}
+		return &supervisor.Status{Name: container.Name, State: supervisor.Starting, Supervisor: container.Holder(), Started: time.Now(), Reason: reason}
+	}
+	// What a killed supervisor and keeper left is in nobody's way, but also
+	// nobody else's to clear.
+	if lock, err := container.Acquire(); err == nil {
+		_ = lock.Tidy()
+		lock.Close()
+	}
+	n, _, err := container.Current()
+	exit := container.LastExit()
+	if !container.Exists() {
+		return nil
+	}
+	st = &supervisor.Status{Name: container.Name, State: supervisor.Stopped, Generation: n}
+	switch {
+	case err != nil:
+		st.State, st.Reason = supervisor.Failed, err.Error()
+	case exit == nil && n > 0:
+		st.State, st.Reason = supervisor.Failed, "its supervisor was killed"
+	case exit != nil && !exit.Clean:
+		st.State, st.Reason = supervisor.Failed, exit.Reason
+	case exit != nil:
+		st.Reason = exit.Reason
+	}
+	return st
+}
+
+// portList is how ports are shown: 127.0.0.1:8080→80.
+func portList(ports []supervisor.Port) string {
+	var parts []string
+	for _, p := range ports {
+		address := p.Address
+		if strings.Contains(address, ":") {
+			address = "[" + address + "]"
+		}
+		text := fmt.Sprintf("%s:%d→%d", address, p.Host, p.Container)
+		if p.Protocol != "tcp" {
+			text += "/" + p.Protocol
+		}
+		parts = append(parts, text)
+	}
+	return strings.Join(parts, ", ")
+}
+
+type statusCommand struct {
+	Name string `arg:"" help:"Container."`
+	JSON bool   `name:"json" help:"As JSON."`
+}
+
+func (statusCommand) Help() string {
+	return `Exit status: 0 if the container is ready, 1 if it is not known, 3 if it is
+stopped, failed, starting, or some of its units failed.
+
+Examples:
+  nuc status web
+  nuc status web --json`
+}
+
+// detail is a status with what only the container's systemd can tell.
+type detail struct {
+	supervisor.Status
+	FailedUnits []string `json:"failedUnits,omitempty"`
+	StateFolder string   `json:"stateFolder"`
+}
+
+func (s *statusCommand) Run(c *context) error {
+	container, err := c.find(s.Name)
+	if err != nil {
+		return err
+	}
+	st := statusOf(container)
+	if st == nil {
+		return fmt.Errorf("container %s: not known", s.Name)
+	}
+	d := detail{Status: *st, StateFolder: container.State}
+	if st.State == supervisor.Degraded || st.State == supervisor.Running {
+		d.FailedUnits = failedUnits(container)
+	}
+	if s.JSON {
+		err = writeJSON(c.stdout, d)
+	} else {
+		err = d.print(c)
+	}
+	if err == nil && st.State != supervisor.Ready {
+		return exitStatus{status: statusDied}
+	}
+	return err
+}
+
+func (d *detail) print(c *context) error {
+	row := func(name, format string, a ...any) {
+		fmt.Fprintf(c.stdout, "%-12s %s\n", name, printable(fmt.Sprintf(format, a...)))
+	}
+	row("name", "%s", d.Name)
+	row("status", "%s", d.State)
+	if d.Reason != "" {
+		row("reason", "%s", d.Reason)
+	}
+	if d.Waiting != "" {
+		row("waiting for", "%s", d.Waiting)
+	}
+	if d.Doing != "" {
+		row("init says", "%s", d.Doing)
+	}
+	for _, u := range d.FailedUnits {
+		row("failed unit", "%s", u)
+	}
+	if d.Supervisor > 0 {
+		row("up", "%s, since %s", uptime(time.Since(d.Started)), d.Started.Format(time.DateTime))
+		row("supervisor", "process %d", d.Supervisor)
+	}
+	if d.Init > 0 {
+		row("init", "process %d", d.Init)
+	}
+	if d.ReadySeconds > 0 {
+		row("ready after", "%.2f s", d.ReadySeconds)
+	}
+	if d.Reboots > 0 {
+		row("reboots", "%d", d.Reboots)
+	}
+	for _, p := range d.Ports {
+		row("port", "%s", portList([]supervisor.Port{p}))
+	}
+	if d.Cgroup != "" {
+		row("cgroup", "%s", d.Cgroup)
+	}
+	if d.Generation > 0 {
+		row("generation", "%d", d.Generation)
+	}
+	row("state folder", "%s", d.StateFolder)
+	for _, w := range d.Warnings {
+		row("warning", "%s", w)
+	}
+	return nil
+}

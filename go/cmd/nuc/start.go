@@ -1,0 +1,72 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/signal"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/nix-user-containers/nuc/go/internal/console"
+	"github.com/nix-user-containers/nuc/go/internal/supervisor"
+)
+
+type startCommand struct {
+	Container string `arg:"" name:"descriptor|name" help:"A descriptor's file, or the name of a container that was started before."`
+}
+
+func (startCommand) Help() string {
+	return `One Ctrl-C stops the container cleanly, a second one kills it.
+
+Examples:
+  nuc start ./web.json
+  nuc start web
+
+Exit status: 0 after a clean poweroff, 1 if it could not be started, 3 if init
+died, was killed or ended with an error.`
+}
+
+func (s *startCommand) Run(c *context) error {
+	t, err := c.load(s.Container)
+	if err != nil {
+		return err
+	}
+	o := supervisor.Options{
+		Descriptor: t.descriptor, Source: t.source, Container: t.container,
+		Cache: c.folders.Cache, Log: c.log, Output: os.Stdout, Copying: c.copying(),
+	}
+	if console.IsTerminal(os.Stdout) {
+		o.Rows, o.Columns = console.Size(os.Stdout)
+	} else {
+		o.Output = &console.Lines{W: os.Stdout}
+	}
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
+	exit, err := supervisor.Start(o, func(s *supervisor.Supervisor) { go stopOnSignal(s, signals) })
+	if err != nil {
+		return err
+	}
+	if !exit.Clean {
+		return exitStatus{statusDied, fmt.Errorf("container %s: %s", t.descriptor.Name, exit.Reason)}
+	}
+	return nil
+}
+
+// stopOnSignal stops cleanly at the first signal and kills at the second.
+func stopOnSignal(s *supervisor.Supervisor, signals <-chan os.Signal) {
+	kill := false
+	for range signals {
+		s.Stop(kill, 0)
+		kill = true
+	}
+}
+
+// copying shows the progress of rootOwned copies on a terminal.
+func (c *context) copying() func(string, int) {
+	if !console.IsTerminal(os.Stderr) {
+		return nil
+	}
+	return func(path string, files int) {
+		fmt.Fprintf(os.Stderr, "\rcopying %s: %d files\x1b[K\r", path, files)
+	}
+}

@@ -1,0 +1,163 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nix-user-containers/nuc/go/internal/keeper"
+	"github.com/nix-user-containers/nuc/go/internal/state"
+	"github.com/nix-user-containers/nuc/go/internal/supervisor"
+)
+
+type stopCommand struct {
+	Names   []string      `arg:"" name:"name" optional:"" help:"Containers."`
+	All     bool          `short:"a" help:"All running containers."`
+	Timeout time.Duration `help:"When to kill instead, in place of the descriptor's system.stop.timeoutSeconds (10s)."`
+}
+
+func (stopCommand) Help() string {
+	return `Returns when the containers have stopped. Stopping one that does not run is no error.
+
+Examples:
+  nuc stop web
+  nuc stop --all --timeout 5s`
+}
+
+func (s *stopCommand) Run(c *context) error {
+	names, err := c.names(s.Names, s.All)
+	if err != nil {
+		return err
+	}
+	return c.stopAll(names, false, s.Timeout)
+}
+
+type killCommand struct {
+	Names []string `arg:"" name:"name" optional:"" help:"Containers."`
+	All   bool     `short:"a" help:"All running containers."`
+}
+
+func (killCommand) Help() string {
+	return `Examples:
+  nuc kill web`
+}
+
+func (k *killCommand) Run(c *context) error {
+	names, err := c.names(k.Names, k.All)
+	if err != nil {
+		return err
+	}
+	return c.stopAll(names, true, 0)
+}
+
+type restartCommand struct {
+	Names   []string      `arg:"" name:"name" help:"Containers."`
+	Wait    bool          `default:"true" negatable:"" help:"Wait until the containers are ready."`
+	Timeout time.Duration `help:"How long to wait for ready (30s, 2m)."`
+}
+
+func (restartCommand) Help() string {
+	return `A container that does not run is started.
+
+Examples:
+  nuc restart web`
+}
+
+func (r *restartCommand) Run(c *context) error {
+	var targets []*target
+	for _, name := range r.Names {
+		container, err := c.find(name)
+		if err != nil {
+			return err
+		}
+		t, err := c.load(container.Name)
+		if err != nil {
+			return err
+		}
+		targets = append(targets, t)
+	}
+	if err := c.stopAll(r.Names, false, 0); err != nil {
+		return err
+	}
+	return c.up(targets, r.Wait, r.Timeout)
+}
+
+// names resolves a list of names, or all running containers.
+func (c *context) names(given []string, all bool) ([]string, error) {
+	switch {
+	case all && len(given) > 0:
+		return nil, exitStatus{statusUsage, errors.New("give names or --all, not both")}
+	case !all && len(given) == 0:
+		return nil, exitStatus{statusUsage, errors.New("which container? Give a name, or --all; `nuc ps` lists the running ones")}
+	case !all:
+		for _, n := range given {
+			if _, err := c.find(n); err != nil {
+				return nil, err
+			}
+		}
+		return given, nil
+	}
+	known, err := c.folders.Names()
+	if err != nil {
+		return nil, err
+	}
+	var running []string
+	for _, n := range known {
+		if c.folders.Container(n).Held() {
+			running = append(running, n)
+		}
+	}
+	return running, nil
+}
+
+// stopAll stops containers side by side.
+func (c *context) stopAll(names []string, kill bool, timeout time.Duration) error {
+	errs := make([]error, len(names))
+	done := make(chan int)
+	for i, n := range names {
+		go func() {
+			errs[i] = stopOne(c.folders.Container(n), kill, timeout)
+			done <- i
+		}()
+	}
+	for range names {
+		<-done
+	}
+	return errors.Join(errs...)
+}
+
+// stopOne asks a container's supervisor to stop it and waits until the lock is
+// free, so that a start that follows does not meet it.
+func stopOne(container state.Container, kill bool, timeout time.Duration) error {
+	conn, err := supervisor.Connect(container)
+	if errors.Is(err, supervisor.ErrNotRunning) && !container.Held() {
+		return nil
+	}
+	if err != nil {
+		if container.Held() {
+			return fmt.Errorf("container %s: its supervisor (process %d) does not answer: try again, or kill that process", container.Name, container.Holder())
+		}
+		return err
+	}
+	defer conn.Close()
+	seconds := int((timeout + time.Second - 1) / time.Second)
+	if err := conn.Send(supervisor.Command{Request: keeper.Request{Op: supervisor.OpStop}, Kill: kill, TimeoutSeconds: seconds}); err != nil {
+		return nil // it ended just now
+	}
+	for {
+		m, err := conn.Receive()
+		if err != nil {
+			break
+		}
+		m.Close()
+	}
+	for end := time.Now().Add(5 * time.Second); container.Held(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			return fmt.Errorf("container %s: stopped, but process %d still holds its lock", container.Name, container.Holder())
+		}
+	}
+	if exit := container.LastExit(); exit != nil && !exit.Clean && !kill {
+		return fmt.Errorf("container %s: %s", container.Name, exit.Reason)
+	}
+	return nil
+}

@@ -1,0 +1,289 @@
+package keeper
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime"
+	"runtime/debug"
+	"sync"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/nix-user-containers/nuc/go/internal/cgroup"
+	"github.com/nix-user-containers/nuc/go/internal/seqpacket"
+	"github.com/nix-user-containers/nuc/go/internal/state"
+	"github.com/nix-user-containers/nuc/go/internal/userns"
+)
+
+// keeper is the state of the running keeper.
+type keeper struct {
+	self *userns.Self
+
+	mu sync.Mutex
+	// init is the running init's pidfd; payload its cgroup, devpts its
+	// terminals. All nil while none runs.
+	init, payload, devpts *os.File
+	booted                sync.WaitGroup
+	dying                 bool
+}
+
+// Main is the keeper's life. It returns when the supervisor is gone and so is
+// init.
+func Main() error {
+	// Signals that nuc's caller ignores (nohup, a background job of sh) would
+	// stay ignored in what the keeper starts; a handled one is reset by execve
+	// (signal(7)). Nobody stops the keeper but by closing its socket.
+	signal.Notify(make(chan os.Signal, 1), unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGPIPE,
+		unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU, unix.SIGUSR1, unix.SIGUSR2, unix.SIGALRM, unix.SIGWINCH)
+	debug.SetGCPercent(50) // an idle keeper's memory counts more than its speed
+	self, err := userns.Enter()
+	if err != nil {
+		return err
+	}
+	m, err := self.Conn.Receive()
+	if err != nil {
+		return err
+	}
+	var guard Guard
+	if err := m.Decode(&guard); err != nil {
+		return err
+	}
+	lock := &state.Lock{File: m.Take(0), Folder: m.Take(1)}
+	m.Close()
+	k := &keeper{self: self}
+	var netErr error
+	if guard.PrivateNetwork {
+		netErr = loopbackUp()
+	}
+	leave := false
+	for !leave {
+		m, err := self.Conn.Receive()
+		if err != nil {
+			break
+		}
+		leave = k.serve(m, netErr)
+	}
+	k.killInit()
+	k.booted.Wait()
+	if leave {
+		return nil
+	}
+	sweepErr := cgroup.Sweep(guard.Cgroup)
+	if lock.Folder != nil && lock.File != nil {
+		return errors.Join(sweepErr, lock.Tidy())
+	}
+	return sweepErr
+}
+
+// serve starts the answer to a request. It tells whether the keeper is to end.
+func (k *keeper) serve(m *seqpacket.Message, netErr error) (leave bool) {
+	var r Request
+	err := m.Decode(&r)
+	file := m.Take(0)
+	if file == nil {
+		m.Close()
+		return err == nil && r.Op == OpLeave
+	}
+	reply, ferr := seqpacket.FromFile(file)
+	if ferr != nil {
+		m.Close()
+		return false
+	}
+	if err == nil && netErr != nil {
+		err = netErr
+	}
+	switch {
+	case err != nil:
+		k.refuse(reply, m, err)
+	case r.Op == OpBoot && r.Boot != nil:
+		k.booted.Add(1)
+		go k.boot(reply, m)
+	case r.Op == OpExec && r.Exec != nil && len(m.FDs) == 4:
+		go k.exec(reply, r.Exec, m)
+	case r.Op == OpSockets && r.Sockets != nil:
+		go func() {
+			defer reply.Close()
+			defer m.Close()
+			sendSockets(reply, r.Sockets)
+		}()
+	default:
+		k.refuse(reply, m, fmt.Errorf("request %q is not understood: the running nuc is of another version; restart the container", r.Op))
+	}
+	return false
+}
+
+func (k *keeper) refuse(reply *seqpacket.Conn, m *seqpacket.Message, err error) {
+	m.Close()
+	_ = reply.Send(Reply{Kind: Failed, Error: err.Error(), Status: 125})
+	reply.Close()
+}
+
+// boot starts init and stays until it ends. The thread is locked all the while
+// since init's parent-death signal fires when the thread that forked it ends
+// (prctl(2), PR_SET_PDEATHSIG).
+func (k *keeper) boot(reply *seqpacket.Conn, m *seqpacket.Message) {
+	defer k.booted.Done()
+	defer reply.Close()
+	runtime.LockOSThread()
+	pid, files, err := k.startInit(m)
+	if err != nil {
+		_ = reply.Send(Reply{Kind: Failed, Error: err.Error(), Status: 125})
+		return
+	}
+	pidfd := files[0]
+	_ = reply.Send(Reply{Kind: Started}, files...)
+	for _, f := range files[1:] {
+		f.Close()
+	}
+	status, err := userns.Reap(pid)
+	k.mu.Lock()
+	k.init = nil
+	for _, f := range []*os.File{pidfd, k.payload, k.devpts} {
+		if f != nil {
+			f.Close()
+		}
+	}
+	k.payload, k.devpts = nil, nil
+	k.mu.Unlock()
+	if err != nil {
+		_ = reply.Send(Reply{Kind: Failed, Error: err.Error(), Status: 125})
+		return
+	}
+	_ = reply.Send(Reply{Kind: Exited, Status: int(status)})
+}
+
+// startInit returns init's pid, and its pidfd and both ends of its console.
+func (k *keeper) startInit(m *seqpacket.Message) (int, []*os.File, error) {
+	defer m.Close()
+	conn, peer, err := seqpacket.Pair()
+	if err != nil {
+		return 0, nil, err
+	}
+	defer conn.Close()
+	defer peer.Close()
+	null, err := os.OpenFile("/dev/null", os.O_RDWR, 0)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer null.Close()
+	pidfd := -1
+	attr := &syscall.SysProcAttr{
+		Cloneflags:   unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS,
+		Unshareflags: unix.CLONE_NEWCGROUP, // in the child, so that its root is the cgroup that it was put into
+		AmbientCaps:  userns.AllCapabilities(),
+		Setsid:       true,
+		PidFD:        &pidfd,
+	}
+	payload := m.Take(1)
+	if payload != nil {
+		attr.UseCgroupFD, attr.CgroupFD = true, int(payload.Fd())
+	}
+	pid, err := syscall.ForkExec(k.self.ImagePath(), []string{RoleInit}, &syscall.ProcAttr{
+		Dir:   "/",
+		Env:   []string{},
+		Files: []uintptr{null.Fd(), null.Fd(), null.Fd(), peer.Fd()},
+		Sys:   attr,
+	})
+	if err != nil {
+		closeAll(payload)
+		return 0, nil, fmt.Errorf("making the container's namespaces: %w", err)
+	}
+	peer.Close()
+	pidFile := os.NewFile(uintptr(pidfd), "pidfd")
+	if !k.adopt(pidFile, payload) {
+		_ = unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0)
+	}
+	files, err := k.talkToInit(conn, m.Data)
+	if err != nil {
+		_ = unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0)
+		_, _ = userns.Reap(pid)
+		k.mu.Lock()
+		k.init, k.payload = nil, nil
+		k.mu.Unlock()
+		closeAll(pidFile, payload)
+		return 0, nil, err
+	}
+	k.mu.Lock()
+	k.devpts = files[2]
+	k.mu.Unlock()
+	return pid, []*os.File{pidFile, files[0], files[1]}, nil
+}
+
+// adopt notes the new init, unless the supervisor is gone already.
+func (k *keeper) adopt(pidfd, payload *os.File) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.init, k.payload = pidfd, payload
+	return !k.dying
+}
+
+// talkToInit sees the new process through to its execve. It returns the
+// console's two ends and devpts.
+func (k *keeper) talkToInit(conn *seqpacket.Conn, boot []byte) ([]*os.File, error) {
+	if err := conn.SendRaw(boot); err != nil {
+		return nil, fmt.Errorf("container's first process: %w", err)
+	}
+	m, err := conn.Receive()
+	if err != nil {
+		return nil, errors.New("container's first process was killed while it made the root file system")
+	}
+	var r Reply
+	if err := m.Decode(&r); err != nil || r.Kind != Started || len(m.FDs) != 3 {
+		m.Close()
+		return nil, errors.New(r.Error)
+	}
+	if err := conn.Send(Signal{}); err != nil {
+		m.Close()
+		return nil, fmt.Errorf("container's first process: %w", err)
+	}
+	if last, err := conn.Receive(); err == nil {
+		m.Close()
+		_ = last.Decode(&r)
+		last.Close()
+		return nil, errors.New(r.Error)
+	}
+	return m.FDs, nil
+}
+
+// killInit ends the container. The kernel kills the rest of a pid namespace
+// with its init (pid_namespaces(7)).
+func (k *keeper) killInit() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.dying = true
+	if k.init != nil {
+		_ = unix.PidfdSendSignal(int(k.init.Fd()), unix.SIGKILL, nil, 0)
+	}
+}
+
+func closeAll(files ...*os.File) {
+	for _, f := range files {
+		if f != nil {
+			f.Close()
+		}
+	}
+}
+
+// loopbackUp sets IFF_UP on lo (netdevice(7)): one ioctl, no netlink.
+func loopbackUp() error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return os.NewSyscallError("socket", err)
+	}
+	defer unix.Close(fd)
+	var request struct {
+		name  [unix.IFNAMSIZ]byte
+		flags uint16
+		_     [22]byte
+	}
+	copy(request.name[:], "lo")
+	request.flags = unix.IFF_UP | unix.IFF_RUNNING
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCSIFFLAGS, uintptr(unsafe.Pointer(&request))); errno != 0 {
+		return fmt.Errorf("bringing the container's loopback up: %w", errno)
+	}
+	return nil
+}

@@ -1,0 +1,176 @@
+package state
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sort"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const generations = "generations"
+
+// Generation is a descriptor that was once started or switched to.
+type Generation struct {
+	Number int
+	Path   string
+	Time   time.Time
+}
+
+// Generations lists the recorded generations, oldest first.
+func (c Container) Generations() ([]Generation, error) {
+	entries, err := os.ReadDir(filepath.Join(c.State, generations))
+	if err != nil {
+		if errors.Is(err, os.ErrNotExist) {
+			return nil, nil
+		}
+		return nil, err
+	}
+	var list []Generation
+	for _, e := range entries {
+		n, err := strconv.Atoi(strings.TrimSuffix(e.Name(), ".json"))
+		if err != nil || n < 1 || e.Name() != strconv.Itoa(n)+".json" {
+			continue
+		}
+		info, err := e.Info()
+		if err != nil {
+			continue
+		}
+		list = append(list, Generation{Number: n, Path: filepath.Join(c.State, generations, e.Name()), Time: info.ModTime()})
+	}
+	sort.Slice(list, func(i, j int) bool { return list[i].Number < list[j].Number })
+	return list, nil
+}
+
+// Current returns the number and the descriptor of the current generation;
+// number 0 and no error where none was ever recorded.
+func (c Container) Current() (int, []byte, error) {
+	target, err := os.Readlink(filepath.Join(c.State, "current"))
+	if err != nil {
+		if errors.Is(err, os.ErrNotExist) {
+			return 0, nil, nil
+		}
+		return 0, nil, err
+	}
+	n, err := strconv.Atoi(strings.TrimSuffix(filepath.Base(target), ".json"))
+	if err != nil {
+		return 0, nil, fmt.Errorf("state folder %s: current points to %q, not to a generation: point it to one in %s", c.State, target, generations)
+	}
+	data, err := os.ReadFile(filepath.Join(c.State, generations, strconv.Itoa(n)+".json"))
+	if err != nil {
+		return 0, nil, fmt.Errorf("state folder: generation %d is lost: %w", n, err)
+	}
+	return n, data, nil
+}
+
+// Record makes a descriptor the current generation, a new one if it differs
+// from the current. Each step is a rename, so a crash leaves the old one.
+func (c Container) Record(descriptor []byte) (int, error) {
+	n, old, err := c.Current()
+	if err == nil && n > 0 && bytes.Equal(old, descriptor) {
+		return n, nil
+	}
+	list, err := c.Generations()
+	if err != nil {
+		return 0, err
+	}
+	next := 1
+	if len(list) > 0 {
+		next = list[len(list)-1].Number + 1
+	}
+	dir := filepath.Join(c.State, generations)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return 0, fmt.Errorf("state folder: %w", err)
+	}
+	if err := writeFile(filepath.Join(dir, strconv.Itoa(next)+".json"), descriptor); err != nil {
+		return 0, fmt.Errorf("recording generation %d: %w", next, err)
+	}
+	return next, c.SetCurrent(next)
+}
+
+// SetCurrent points the container to a recorded generation.
+func (c Container) SetCurrent(n int) error {
+	link := filepath.Join(c.State, "current")
+	tmp := link + ".new"
+	_ = os.Remove(tmp)
+	if err := os.Symlink(filepath.Join(generations, strconv.Itoa(n)+".json"), tmp); err != nil {
+		return err
+	}
+	return os.Rename(tmp, link)
+}
+
+// Exit is how a container's last run ended.
+type Exit struct {
+	Time time.Time `json:"time"`
+	// Clean is true after a poweroff that nobody forced.
+	Clean  bool   `json:"clean"`
+	Reason string `json:"reason"`
+}
+
+// RecordExit remembers how the run ended, for ps and status.
+func (c Container) RecordExit(e Exit) error {
+	data, err := json.Marshal(e)
+	if err != nil {
+		return err
+	}
+	return writeFile(filepath.Join(c.State, "exit.json"), append(data, '\n'))
+}
+
+// ForgetExit is called at a start: a run that is killed leaves no record, and
+// must not show an older one's.
+func (c Container) ForgetExit() { _ = os.Remove(filepath.Join(c.State, "exit.json")) }
+
+// LastExit returns how the last run ended, or nil where that is not known.
+func (c Container) LastExit() *Exit {
+	data, err := os.ReadFile(filepath.Join(c.State, "exit.json"))
+	if err != nil {
+		return nil
+	}
+	var e Exit
+	if json.Unmarshal(data, &e) != nil {
+		return nil
+	}
+	return &e
+}
+
+// UUID returns the container's id, the same at each start: 32 hexadecimal
+// digits, as in machine-id(5), a version 4 UUID.
+func (c Container) UUID() (string, error) {
+	path := filepath.Join(c.State, "uuid")
+	if data, err := os.ReadFile(path); err == nil {
+		id := strings.TrimSpace(string(data))
+		if raw, err := hex.DecodeString(id); err == nil && len(raw) == 16 {
+			return id, nil
+		}
+	}
+	var raw [16]byte
+	rand.Read(raw[:])
+	raw[6] = raw[6]&0x0f | 0x40
+	raw[8] = raw[8]&0x3f | 0x80
+	id := hex.EncodeToString(raw[:])
+	return id, writeFile(path, []byte(id+"\n"))
+}
+
+// writeFile replaces a file whole, or not at all.
+func writeFile(path string, data []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(path), ".new-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	_, err = f.Write(data)
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), path)
+}

@@ -1,0 +1,219 @@
+package supervisor
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/nix-user-containers/nuc/go/internal/keeper"
+	"github.com/nix-user-containers/nuc/go/internal/seqpacket"
+	"github.com/nix-user-containers/nuc/go/internal/state"
+)
+
+// ControlSocket is the supervisor's socket in the runtime folder. Clients send
+// one Command, in JSON over SOCK_SEQPACKET; the peer must be the same user.
+//
+// exec and sockets are the keeper's: the command and the connection itself are
+// handed on, and the keeper answers the client directly. So there is one
+// socket and one check, made with the host's ids; the keeper, in a user
+// namespace, could not tell two host users apart that it has no id for.
+const ControlSocket = "control"
+
+// Operations of a Command, beside keeper.OpExec and keeper.OpSockets.
+const (
+	OpStatus  = "status"  // answered by one Status
+	OpWait    = "wait"    // answered by a Status at each change, until ready or ended
+	OpStop    = "stop"    // the connection ends when the container has
+	OpConsole = "console" // answered by a Console
+)
+
+// Command is what a client asks for.
+type Command struct {
+	keeper.Request
+	// Kill skips the stop signal (OpStop).
+	Kill bool `json:"kill,omitempty"`
+	// TimeoutSeconds replaces the descriptor's stop timeout if it is not 0.
+	TimeoutSeconds int `json:"timeoutSeconds,omitempty"`
+}
+
+// Console is the end of what init printed.
+type Console struct {
+	Tail []byte `json:"tail"`
+}
+
+// State is what a container is doing.
+type State string
+
+// States of a container. Stopped and Failed are those of a container without
+// supervisor.
+const (
+	Starting State = "starting"
+	Running  State = "running"
+	Ready    State = "ready"
+	Degraded State = "degraded"
+	Stopping State = "stopping"
+	Stopped  State = "stopped"
+	Failed   State = "failed"
+)
+
+// Status is a supervisor's account of its container.
+type Status struct {
+	Name       string    `json:"name"`
+	State      State     `json:"state"`
+	Generation int       `json:"generation"`
+	Started    time.Time `json:"started,omitzero"`
+	// ReadySeconds is how long the start took, 0 before it is ready.
+	ReadySeconds float64 `json:"readySeconds,omitempty"`
+	Supervisor   int     `json:"supervisorPid,omitempty"`
+	Init         int     `json:"initPid,omitempty"`
+	Ports        []Port  `json:"ports,omitempty"`
+	Cgroup       string  `json:"cgroup,omitempty"`
+	// Doing is init's own word for what it does (STATUS= of sd_notify).
+	Doing string `json:"doing,omitempty"`
+	// Waiting is what readiness still lacks.
+	Waiting string `json:"waiting,omitempty"`
+	// Warnings are the things that this host does not allow.
+	Warnings []string `json:"warnings,omitempty"`
+	// Reason says how the last run ended (stopped, failed), or why a start failed.
+	Reason string `json:"reason,omitempty"`
+	// Reboots counts init's reboots in this run.
+	Reboots int `json:"reboots,omitempty"`
+}
+
+// Port is a served port.
+type Port struct {
+	Protocol  string `json:"protocol"`
+	Address   string `json:"address"`
+	Host      int    `json:"host"`
+	Container int    `json:"container"`
+}
+
+// ErrNotRunning is returned by Connect for a container without supervisor.
+var ErrNotRunning = errors.New("not running")
+
+// Connect opens a control connection to a container's supervisor.
+func Connect(c state.Container) (*seqpacket.Conn, error) {
+	dir, err := os.OpenFile(c.Runtime, os.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		if errors.Is(err, os.ErrNotExist) {
+			return nil, ErrNotRunning
+		}
+		return nil, err
+	}
+	defer dir.Close()
+	conn, err := seqpacket.Dial(dir, ControlSocket)
+	switch {
+	case err == nil:
+		return conn, nil
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ECONNREFUSED):
+		return nil, ErrNotRunning
+	}
+	return nil, fmt.Errorf("container %s: control socket: %w", c.Name, err)
+}
+
+// Query asks a running container for its status. It gives a hanging supervisor
+// two seconds.
+func Query(c state.Container) (*Status, error) {
+	conn, err := Connect(c)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	_ = conn.Net().SetDeadline(time.Now().Add(2 * time.Second))
+	if err := conn.Send(Command{Request: keeper.Request{Op: OpStatus}}); err != nil {
+		return nil, gone(err)
+	}
+	m, err := conn.Receive()
+	if err != nil {
+		return nil, gone(err)
+	}
+	defer m.Close()
+	var s Status
+	return &s, m.Decode(&s)
+}
+
+// gone turns the end of a connection into what it means.
+func gone(err error) error {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return errors.New("its supervisor does not answer (is it stopped?)")
+	}
+	return ErrNotRunning
+}
+
+// serveControl accepts clients until the listener is closed.
+func (s *Supervisor) serveControl() {
+	for {
+		c, err := s.control.AcceptUnix()
+		if err != nil {
+			return
+		}
+		go s.serveClient(seqpacket.New(c))
+	}
+}
+
+func (s *Supervisor) serveClient(conn *seqpacket.Conn) {
+	defer conn.Close()
+	peer, err := conn.Peer()
+	if err != nil || !state.SameUser(peer.Uid) && peer.Uid != 0 {
+		return
+	}
+	m, err := conn.Receive()
+	if err != nil {
+		return
+	}
+	defer m.Close()
+	var c Command
+	if err := m.Decode(&c); err != nil {
+		return
+	}
+	switch c.Op {
+	case OpStatus:
+		_ = conn.Send(s.Status())
+	case OpWait:
+		s.stream(conn)
+	case OpConsole:
+		_ = conn.Send(Console{Tail: s.console.Tail()})
+	case OpStop:
+		timeout := time.Duration(c.TimeoutSeconds) * time.Second
+		s.Stop(c.Kill, timeout)
+		<-s.ended
+	case keeper.OpExec, keeper.OpSockets:
+		s.handOn(conn, m, c.Request)
+	default:
+		_ = conn.Send(keeper.Reply{Kind: keeper.Failed, Status: 125,
+			Error: fmt.Sprintf("command %q is not understood: the container was started by another version of nuc; restart it", c.Op)})
+	}
+}
+
+// handOn gives a client's connection to the keeper.
+func (s *Supervisor) handOn(conn *seqpacket.Conn, m *seqpacket.Message, r keeper.Request) {
+	f, err := conn.File()
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	if err := s.keeper.Conn.Send(r, append([]*os.File{f}, m.FDs...)...); err != nil {
+		_ = conn.Send(keeper.Reply{Kind: keeper.Failed, Error: "the container is just stopping", Status: 125})
+	}
+}
+
+// stream sends the status at each change until the start is over.
+func (s *Supervisor) stream(conn *seqpacket.Conn) {
+	changes, cancel := s.subscribe()
+	defer cancel()
+	for {
+		st := s.Status()
+		if conn.Send(st) != nil || st.State != Starting {
+			return
+		}
+		select {
+		case <-changes:
+		case <-s.ended:
+			_ = conn.Send(s.Status())
+			return
+		}
+	}
+}

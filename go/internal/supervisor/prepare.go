@@ -1,0 +1,356 @@
+package supervisor
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"sort"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/nix-user-containers/nuc/go/internal/cgroup"
+	"github.com/nix-user-containers/nuc/go/internal/descriptor"
+	"github.com/nix-user-containers/nuc/go/internal/idmap"
+	"github.com/nix-user-containers/nuc/go/internal/keeper"
+	"github.com/nix-user-containers/nuc/go/internal/notify"
+	"github.com/nix-user-containers/nuc/go/internal/rootfs"
+	"github.com/nix-user-containers/nuc/go/internal/rootowned"
+	"github.com/nix-user-containers/nuc/go/internal/seqpacket"
+	"github.com/nix-user-containers/nuc/go/internal/userns"
+)
+
+// hostFolder, below the runtime folder, is /run/host in the container.
+const hostFolder = "host"
+
+// prepare makes all that the container needs of the host, cheapest and
+// likeliest to fail first, and the keeper last.
+func (s *Supervisor) prepare() (keeper.Boot, error) {
+	var none keeper.Boot
+	d := s.o.Descriptor
+	var err error
+	if s.ids, err = idmap.PlanFor(d.IDs.Count); err != nil {
+		return none, err
+	}
+	if s.ids.Short != "" {
+		s.warn(s.ids.Short)
+	}
+	if err := s.listen(); err != nil {
+		return none, err
+	}
+	if s.group, err = cgroup.Open(d.Name); err != nil {
+		return none, err
+	}
+	if missing := s.group.Missing(); missing != "" {
+		s.warn(missing)
+	}
+	if err := s.limit(); err != nil {
+		return none, err
+	}
+	generation, err := s.record()
+	if err != nil {
+		return none, err
+	}
+	plan, err := s.plan()
+	if err != nil {
+		return none, err
+	}
+	uuid, err := s.o.Container.UUID()
+	if err != nil {
+		return none, fmt.Errorf("state folder: %w", err)
+	}
+	if err := s.hostFolder(uuid); err != nil {
+		return none, err
+	}
+	plan.Files = files(d, uuid)
+	if s.control, err = seqpacket.Listen(s.lock.Folder, ControlSocket); err != nil {
+		return none, fmt.Errorf("control socket in %s: %w", s.o.Container.Runtime, err)
+	}
+	if err := s.startKeeper(); err != nil {
+		return none, err
+	}
+	s.change(func(st *Status) { st.Generation, st.Cgroup = generation, s.group.Path() })
+	return keeper.Boot{
+		Plan: plan, Hostname: d.Name,
+		Init: d.System.Init, Arguments: d.System.Arguments, Environment: environment(d, uuid),
+		Rows: s.o.Rows, Columns: s.o.Columns,
+	}, nil
+}
+
+func (s *Supervisor) warn(text string) {
+	s.log.Warn(text, "container", s.o.Descriptor.Name)
+	s.change(func(st *Status) { st.Warnings = append(st.Warnings, text) })
+}
+
+// limit applies the descriptor's resources.
+func (s *Supervisor) limit() error {
+	if s.o.Descriptor.Resources == nil {
+		return nil
+	}
+	warnings, err := s.group.Apply(s.o.Descriptor.Resources)
+	for _, w := range warnings {
+		s.warn(w)
+	}
+	return err
+}
+
+// record makes the state folder and keeps the descriptor in it.
+func (s *Supervisor) record() (int, error) {
+	if err := os.MkdirAll(s.o.Container.State, 0o700); err != nil {
+		return 0, fmt.Errorf("state folder: %w", err)
+	}
+	return s.o.Container.Record(s.o.Source)
+}
+
+// plan says what the root file system is made of, and makes the folders of
+// nuc's own that are part of it.
+func (s *Supervisor) plan() (rootfs.Plan, error) {
+	d := s.o.Descriptor
+	p := rootfs.Plan{
+		Base:       filepath.Join(s.o.Container.Runtime, "root"),
+		Lower:      d.Root.Tree,
+		SizeBytes:  d.Root.SizeBytes,
+		Mounts:     d.Mounts,
+		Devices:    d.Devices,
+		TTYGroup:   d.System.TTYGroup,
+		HostFolder: filepath.Join(s.o.Container.Runtime, hostFolder),
+
+		HostNetwork: d.Network.Mode == descriptor.NetworkHost,
+		Localtime:   localtime(d),
+	}
+	if err := os.Mkdir(p.Base, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return p, fmt.Errorf("runtime folder: %w", err)
+	}
+	var own []string
+	switch {
+	case d.Root.Ephemeral:
+	case d.Root.Tree != "":
+		p.Folder = filepath.Join(s.o.Container.State, "overlay")
+		own = []string{filepath.Join(p.Folder, "upper"), filepath.Join(p.Folder, "work")}
+	default:
+		p.Folder = filepath.Join(s.o.Container.State, "root")
+		own = []string{p.Folder}
+	}
+	for _, dir := range own {
+		if err := s.ownFolder(dir); err != nil {
+			return p, err
+		}
+	}
+	if d.Root.Tree != "" {
+		if err := s.checkTree(d.Root.Tree); err != nil {
+			return p, err
+		}
+	}
+	return p, s.rootOwned(&p)
+}
+
+// ownFolder makes a folder that belongs to the container's root: systemd-
+// tmpfiles refuses to work below a / that is somebody else's.
+func (s *Supervisor) ownFolder(dir string) error {
+	if err := os.MkdirAll(filepath.Dir(dir), 0o700); err != nil {
+		return fmt.Errorf("state folder: %w", err)
+	}
+	err := os.Mkdir(dir, 0o755)
+	if errors.Is(err, os.ErrExist) {
+		return nil
+	}
+	if err == nil {
+		err = unix.Chmod(dir, 0o755) // whatever the umask is
+	}
+	if err == nil && int(s.ids.RootUID()) != os.Getuid() {
+		err = os.Chown(dir, int(s.ids.RootUID()), int(s.ids.RootGID()))
+	}
+	if err != nil {
+		return fmt.Errorf("state folder: %w", err)
+	}
+	return nil
+}
+
+// checkTree refuses a tree whose files the container's root would not own:
+// nothing in it could be written or even become root.
+func (s *Supervisor) checkTree(tree string) error {
+	var st unix.Stat_t
+	if err := unix.Stat(tree, &st); err != nil {
+		return fmt.Errorf("root.tree: %s: %w", tree, err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		return fmt.Errorf("root.tree: %s is no folder", tree)
+	}
+	if st.Uid != s.ids.RootUID() {
+		s.warn(fmt.Sprintf("root.tree: %s belongs to uid %d, the container's root is uid %d of the host: files of its root user are not root's inside; unpack it with `nuc unshare tar -xpf …`", tree, st.Uid, s.ids.RootUID()))
+	}
+	return nil
+}
+
+// hostFolder fills /run/host (systemd's container interface).
+func (s *Supervisor) hostFolder(uuid string) error {
+	dir := filepath.Join(s.o.Container.Runtime, hostFolder)
+	for _, d := range []string{dir, filepath.Join(dir, "credentials")} {
+		if err := os.Mkdir(d, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
+			return fmt.Errorf("runtime folder: %w", err)
+		}
+		if err := unix.Chmod(d, 0o755); err != nil {
+			return fmt.Errorf("runtime folder: %w", err)
+		}
+	}
+	content := map[string]string{"container-manager": "nuc\n", "container-uuid": uuid + "\n"}
+	if release, err := os.ReadFile("/etc/os-release"); err == nil {
+		content["os-release"] = string(release)
+	}
+	for name, text := range content {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			return fmt.Errorf("runtime folder: %w", err)
+		}
+		if err := unix.Chmod(path, 0o644); err != nil {
+			return fmt.Errorf("runtime folder: %w", err)
+		}
+	}
+	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: dir, Err: err}
+	}
+	folder := os.NewFile(uintptr(fd), dir)
+	defer folder.Close()
+	path := fmt.Sprintf("/proc/self/fd/%d/notify", fd)
+	if s.notify, err = notify.Listen(folder, path, int(s.ids.RootUID()), int(s.ids.RootGID())); err != nil {
+		return fmt.Errorf("notification socket in %s: %w", dir, err)
+	}
+	return nil
+}
+
+// startKeeper starts the keeper and tells it what to sweep.
+func (s *Supervisor) startKeeper() error {
+	private := s.o.Descriptor.Network.Mode == descriptor.NetworkPrivate
+	var flags uintptr
+	if private {
+		flags = unix.CLONE_NEWNET
+	}
+	child, err := userns.Start(userns.Options{
+		Arguments:  []string{keeper.RoleKeeper, s.o.Descriptor.Name},
+		Cloneflags: flags,
+		Map:        s.ids,
+	})
+	if err != nil {
+		return err
+	}
+	s.keeper = child
+	return child.Conn.Send(keeper.Guard{Cgroup: s.group.Description(), PrivateNetwork: private}, s.lock.File, s.lock.Folder)
+}
+
+// environment is init's.
+func environment(d *descriptor.Descriptor, uuid string) []string {
+	env := []string{
+		"container=nuc",
+		"container_uuid=" + uuid,
+		"NOTIFY_SOCKET=/run/host/notify",
+		"CREDENTIALS_DIRECTORY=/run/host/credentials",
+		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+		"TERM=xterm-256color",
+	}
+	for name, value := range d.System.Environment {
+		env = append(env, name+"="+value)
+	}
+	sort.Strings(env[6:])
+	return env
+}
+
+// files are written at each start: what identifies the container, which a tree
+// used by several containers can't say, and how to resolve names.
+func files(d *descriptor.Descriptor, uuid string) map[string]string {
+	resolv := "# nuc: no way out of this container\n"
+	if d.Network.Mode == descriptor.NetworkHost {
+		if data, err := os.ReadFile("/etc/resolv.conf"); err == nil && len(data) < 64<<10 {
+			resolv = string(data)
+		}
+	}
+	return map[string]string{
+		"/etc/machine-id":  uuid + "\n",
+		"/etc/hostname":    d.Name + "\n",
+		"/etc/resolv.conf": resolv,
+	}
+}
+
+// localtime is the host's zone as a link from /etc; a NixOS system says its own.
+func localtime(d *descriptor.Descriptor) string {
+	if d.System.Toplevel != "" {
+		return ""
+	}
+	target, err := os.Readlink("/etc/localtime")
+	if err != nil {
+		return ""
+	}
+	_, zone, found := strings.Cut(target, "zoneinfo/")
+	if !found {
+		return ""
+	}
+	return "../usr/share/zoneinfo/" + zone
+}
+
+// pidOf reads the pid behind a pidfd (proc_pid_fdinfo(5)), 0 if it is gone.
+func pidOf(pidfd *os.File) int {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", pidfd.Fd()))
+	if err != nil {
+		return 0
+	}
+	for _, line := range strings.Split(string(data), "\n") {
+		var pid int
+		if n, _ := fmt.Sscanf(line, "Pid: %d", &pid); n == 1 && pid > 0 {
+			return pid
+		}
+	}
+	return 0
+}
+
+// listen opens the host's end of every port, so that one that is taken is told
+// before anything is started.
+func (s *Supervisor) listen() error {
+	for i, p := range s.o.Descriptor.Network.Ports {
+		address := net.JoinHostPort(p.Address, fmt.Sprint(p.Host))
+		l, err := net.Listen("tcp", address)
+		if err != nil {
+			return portError(i, p, err)
+		}
+		s.ports = append(s.ports, &port{listener: l.(*net.TCPListener), declared: p})
+		s.change(func(st *Status) {
+			st.Ports = append(st.Ports, Port{Protocol: p.Protocol, Address: p.Address, Host: p.Host, Container: p.Container})
+		})
+	}
+	return nil
+}
+
+func portError(i int, p descriptor.Port, err error) error {
+	where := fmt.Sprintf("network.ports[%d]: %s", i, net.JoinHostPort(p.Address, fmt.Sprint(p.Host)))
+	switch {
+	case errors.Is(err, unix.EADDRINUSE):
+		return fmt.Errorf("%s: something listens there already (`ss -ltnp` shows what): stop it, or choose another host port", where)
+	case errors.Is(err, unix.EACCES):
+		return fmt.Errorf("%s: ports below %s need a right that you don't have: choose a higher host port", where, firstUnprivileged())
+	case errors.Is(err, unix.EADDRNOTAVAIL):
+		return fmt.Errorf("%s: this machine has no such address", where)
+	}
+	return fmt.Errorf("%s: %w", where, err)
+}
+
+func firstUnprivileged() string {
+	data, err := os.ReadFile("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+	if err != nil {
+		return "1024"
+	}
+	return strings.TrimSpace(string(data))
+}
+
+// rootOwned fills in the copies of the store paths to be shown as root's.
+func (s *Supervisor) rootOwned(p *rootfs.Plan) error {
+	cache := rootowned.Cache{Folder: s.o.Cache, UID: int(s.ids.RootUID()), GID: int(s.ids.RootGID()), Progress: s.o.Copying}
+	for _, path := range s.o.Descriptor.RootOwned {
+		c, err := cache.Copy(path)
+		if err != nil {
+			return err
+		}
+		p.RootOwned = append(p.RootOwned, rootfs.Replacement{Path: path, Copy: c})
+	}
+	return nil
+}

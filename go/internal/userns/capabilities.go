@@ -1,0 +1,45 @@
+package userns
+
+import (
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// withheld are the capabilities that a container never gets, though they mean
+// little in a user namespace. systemd decides by them what to try:
+// sys_rawio makes it mount debugfs, which fails; sys_module load modules;
+// sys_time set the clock; the audit ones open the audit socket.
+var withheld = [...]uintptr{
+	unix.CAP_SYS_RAWIO, unix.CAP_SYS_MODULE, unix.CAP_SYS_TIME,
+	unix.CAP_AUDIT_CONTROL, unix.CAP_AUDIT_READ, unix.CAP_AUDIT_WRITE,
+}
+
+// LimitThread takes the withheld capabilities out of the calling thread's
+// bounding set, clears what an exec would carry over (the ambient and
+// inheritable sets), and leaves the caller's session keyring for a new one
+// (keyctl(2)), whose keys a container must not read. The thread must be
+// locked; its children inherit all of it.
+func LimitThread() error {
+	for _, c := range withheld {
+		if err := unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0); err != nil {
+			return os.NewSyscallError("prctl PR_CAPBSET_DROP", err)
+		}
+	}
+	if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); err != nil {
+		return os.NewSyscallError("prctl PR_CAP_AMBIENT", err)
+	}
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&header, &data[0]); err != nil {
+		return os.NewSyscallError("capget", err)
+	}
+	data[0].Inheritable, data[1].Inheritable = 0, 0
+	if err := unix.Capset(&header, &data[0]); err != nil {
+		return os.NewSyscallError("capset", err)
+	}
+	// Kernels without CONFIG_KEYS and seccomp filters of outer containers
+	// refuse; then there is no keyring to inherit.
+	_, _ = unix.KeyctlJoinSessionKeyring("")
+	return nil
+}
