@@ -15,9 +15,16 @@ buildGoModule {
     root = ../.;
     fileset = lib.fileset.unions [
       ../docs
+      ../flake.lock
       ../go
       ../go.mod
       ../go.sum
+      ../nix/default.nix
+      ../nix/lib
+      ../nix/modules
+      ../nix/overlay.nix
+      ../nix/package.nix
+      ../nix/project.nix
       # The packages' tests import it.
       ../test/leaktest
     ];
@@ -33,7 +40,12 @@ buildGoModule {
   ];
 
   nativeBuildInputs = [ installShellFiles ];
-  postInstall = lib.optionalString (stdenv.buildPlatform.canExecute stdenv.hostPlatform) ''
+  # A folder with a configuration.nix and no flake is built with share/nuc/nix.
+  postInstall = ''
+    mkdir -p $out/share/nuc
+    cp -r flake.lock nix $out/share/nuc/
+  ''
+  + lib.optionalString (stdenv.buildPlatform.canExecute stdenv.hostPlatform) ''
     installShellCompletion --cmd nuc \
       --bash <($out/bin/nuc completion bash) \
       --zsh <($out/bin/nuc completion zsh) \
