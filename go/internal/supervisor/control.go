@@ -183,8 +183,10 @@ func (s *Supervisor) serveClient(conn *seqpacket.Conn) {
 	case keeper.OpExec, keeper.OpSockets:
 		s.handOn(conn, m, c.Request)
 	default:
-		_ = conn.Send(keeper.Reply{Kind: keeper.Failed, Status: 125,
-			Error: fmt.Sprintf("command %q is not understood: the container was started by another version of nuc; restart it", c.Op)})
+		_ = conn.Send(keeper.Reply{
+			Kind: keeper.Failed, Status: 125,
+			Error: fmt.Sprintf("command %q is not understood: the container was started by another version of nuc; restart it", c.Op),
+		})
 	}
 }
 

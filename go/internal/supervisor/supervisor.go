@@ -62,7 +62,6 @@ type Supervisor struct {
 
 	console console.Log
 	ended   chan struct{}
-	stop    sync.Once
 	halt    chan stopRequest
 	// announced holds a token once init has said READY=1.
 	announced chan struct{}
