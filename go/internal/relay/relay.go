@@ -41,7 +41,7 @@ func (s *Server) Serve() {
 		client, err := s.Listener.AcceptTCP()
 		switch {
 		case err == nil:
-			s.all.Go(func() { s.relay(client) })
+			s.begin(client)
 		case errors.Is(err, net.ErrClosed):
 			return
 		default:
@@ -68,6 +68,18 @@ func (s *Server) warn(what string, err error) {
 	if s.Warn != nil {
 		s.Warn(what, err)
 	}
+}
+
+// begin relays a connection in the background, unless Close was called: it may
+// be waiting already, and would miss this one.
+func (s *Server) begin(client *net.TCPConn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		client.Close()
+		return
+	}
+	s.all.Go(func() { s.relay(client) })
 }
 
 // relay carries one connection to its end.
