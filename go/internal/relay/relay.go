@@ -158,12 +158,16 @@ type Stock struct {
 	mu      sync.Mutex
 	free    []*os.File
 	filling bool
+	closed  bool
 }
 
 // Take returns a socket.
 func (s *Stock) Take() (*os.File, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.closed {
+		return nil, net.ErrClosed
+	}
 	if len(s.free) == 0 {
 		files, err := s.Make(batch)
 		if err != nil {
@@ -188,12 +192,20 @@ func (s *Stock) fill() {
 	if err == nil {
 		s.free = append(s.free, files...)
 	}
+	if s.closed {
+		s.empty()
+	}
 }
 
-// Close closes the sockets that are left.
+// Close closes the sockets that are left, and those that are being made.
 func (s *Stock) Close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.closed = true
+	s.empty()
+}
+
+func (s *Stock) empty() {
 	for _, f := range s.free {
 		f.Close()
 	}
