@@ -9,23 +9,27 @@
 #   nuc          the nuc package that the apps use
 #
 # and gives config, options, pkgs, name, toplevel, descriptor (a file whose
-# closure holds all that the container needs) and apps.
-{
-  nixpkgs ? null,
-  nuc ? null,
-}@defaults:
+# closure holds all that the container needs), apps, and mkApps for apps of
+# another prefix.
+defaults:
 {
   name,
   modules,
   pkgs ? null,
   nixpkgs ? if pkgs != null then pkgs.path else defaults.nixpkgs,
-  system ? if pkgs != null then pkgs.stdenv.hostPlatform.system else builtins.currentSystem,
+  system ? if pkgs != null then pkgs.stdenv.hostPlatform.system else currentSystem,
   specialArgs ? { },
-  nuc ? defaults.nuc or null,
+  nuc ? null,
 }:
 let
+  # Not there in a flake's pure evaluation.
+  currentSystem =
+    builtins.currentSystem
+      or (throw "nuc: mkContainer: on which platform? give it { pkgs = …; } or { system = \"x86_64-linux\"; }");
+
   # Releases before 22.11 know a system's name only.
-  hasHostPlatform = builtins.pathExists (nixpkgs + "/nixos/modules/misc/nixpkgs-flake.nix");
+  release = builtins.readFile (nixpkgs + "/.version");
+  hasHostPlatform = builtins.compareVersions release "22.11" >= 0;
 
   platform =
     { lib, options, ... }:
@@ -49,11 +53,31 @@ let
     ++ modules;
   };
 
-  inherit (evaluated.config.system) build;
+  inherit (evaluated) config options;
+  inherit (config.system.build) toplevel;
+  descriptor = config.system.build.nucDescriptor;
+  mkApps =
+    arguments:
+    defaults.mkApps (
+      {
+        inherit (config.nuc) name;
+        inherit (evaluated) pkgs;
+        inherit descriptor;
+        nuc = if nuc != null then nuc else defaults.nuc evaluated.pkgs;
+      }
+      // arguments
+    );
 in
 {
-  inherit name;
-  inherit (evaluated) config options pkgs;
-  inherit (build) toplevel;
-  descriptor = build.nucDescriptor;
+  inherit
+    config
+    descriptor
+    options
+    toplevel
+    ;
+  inherit (config.nuc) name;
+  inherit (evaluated) pkgs;
+
+  apps = mkApps { };
+  inherit mkApps;
 }
