@@ -26,6 +26,15 @@ let
 
   inherit (pkgs) lib;
 
+  configurations = {
+    postgresql = ./postgresql.nix;
+    nginx = ./nginx.nix;
+    sshd = ./sshd.nix;
+    redis = ./redis.nix;
+    hardened = ./hardened.nix;
+    realtime = ./realtime.nix;
+  };
+
   failed = c: map (a: a.message) (builtins.filter (a: !a.assertion) c.config.assertions);
 
   container =
@@ -35,41 +44,35 @@ let
       modules = backing ++ modules;
     };
 
-  web = [
-    ./postgresql.nix
-    ./nginx.nix
-    ./sshd.nix
-    ./redis.nix
-    ./hardened.nix
+  web = builtins.attrValues configurations ++ [
     { users.users.ana.openssh.authorizedKeys.keys = [ key ]; }
   ];
 in
 {
-  evaluated =
-    builtins.mapAttrs
-      (
-        name: file:
-        let
-          c = container name [ file ];
-        in
-        {
-          toplevel = c.toplevel.drvPath;
-          descriptor = c.config.nuc.descriptor;
-          failed = failed c;
-        }
-      )
-      {
-        postgresql = ./postgresql.nix;
-        nginx = ./nginx.nix;
-        sshd = ./sshd.nix;
-        redis = ./redis.nix;
-        hardened = ./hardened.nix;
-      };
+  names = builtins.attrNames configurations;
+
+  evaluated = builtins.mapAttrs (
+    name: file:
+    let
+      c = container name [ file ];
+    in
+    {
+      toplevel = c.toplevel.drvPath;
+      descriptor = c.config.nuc.descriptor;
+      failed = failed c;
+    }
+  ) configurations;
 
   refused = builtins.mapAttrs (name: case: {
     inherit (case) says;
     failed = failed (container "refused" [ case.module ]);
   }) (import ./refused.nix);
+
+  refusedToplevel =
+    let
+      inherit (import ./refused.nix) swap;
+    in
+    (builtins.tryEval (container "refused" [ swap.module ]).toplevel.drvPath).success;
 
   allowed = builtins.mapAttrs (name: module: failed (container "allowed" [ module ])) (
     import ./allowed.nix
@@ -88,8 +91,6 @@ in
     );
 
   # What is booted, and what it is switched to.
-  boot = {
-    first = (container "web" web).descriptor;
-    second = (container "web" (web ++ [ ./second.nix ])).descriptor;
-  };
+  first = (container "web" web).descriptor;
+  second = (container "web" (web ++ [ ./second.nix ])).descriptor;
 }
