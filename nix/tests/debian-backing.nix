@@ -29,6 +29,11 @@
     login.logFailures = lib.mkForce false;
     sshd.logFailures = lib.mkForce false;
     su.logFailures = lib.mkForce false;
+    # Debian's su has a service of its own for `su -`.
+    su-l = {
+      rootOK = true;
+      startSession = true;
+    };
   };
 
   # A newer systemd's own unit for D-Bus activation and users' runtime folders,

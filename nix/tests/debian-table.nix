@@ -126,6 +126,8 @@
     '';
     openssh = "mkdir -p etc/ssh; ln -sf ${tree}/etc/ssh/moduli etc/ssh/moduli";
     postgresql = "ln -sf ${tree}/usr/lib/postgresql/15/bin/* bin/";
+    # Debian's su is util-linux', whose other programs would stand twice.
+    shadow = "ln -s ${tree}/usr/bin/su bin/su";
     # systemd's units are copied by name, and only those that NixOS wants.
     systemd = ''
       rm -rf example lib/systemd/system lib/systemd/user
