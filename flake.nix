@@ -6,12 +6,21 @@
   outputs =
     { self, nixpkgs }:
     let
-      perSystem =
-        output:
-        nixpkgs.lib.genAttrs [
-          "x86_64-linux"
-          "aarch64-linux"
-        ] (system: output nixpkgs.legacyPackages.${system});
+      systems = [
+        "x86_64-linux"
+        "aarch64-linux"
+      ];
+      # Not nixpkgs.lib's: whoever asks for .#lib has Nix look whether packages
+      # has an attribute of that name, and would fetch nixpkgs for it.
+      genAttrs =
+        names: value:
+        builtins.listToAttrs (
+          map (name: {
+            inherit name;
+            value = value name;
+          }) names
+        );
+      perSystem = output: genAttrs systems (system: output nixpkgs.legacyPackages.${system});
       packagesOf = pkgs: self.packages.${pkgs.stdenv.hostPlatform.system};
     in
     {

@@ -15,7 +15,6 @@ let
     filter
     genList
     hasAttr
-    head
     isString
     length
     toJSON
@@ -62,13 +61,24 @@ let
             "an integer from ${toString spec.minimum} to ${toString spec.maximum}";
       in
       if typeOf v != "int" || v < spec.minimum || v > spec.maximum then range else null;
-    array = path: spec: v: if typeOf v != "list" then "a list" else null;
+    notYet =
+      path: spec: v:
+      if !elem v spec.allowed then "nothing, as it is not supported yet: leave it out" else null;
+    array =
+      path: spec: v:
+      if typeOf v != "list" then
+        "a list"
+      else if spec ? first && v == [ ] then
+        "a command with its arguments"
+      else
+        null;
     map = path: spec: v: if typeOf v != "set" || isText v then "an attribute set of strings" else null;
     object = path: spec: v: if typeOf v != "set" || isText v then "an attribute set" else null;
   };
 
   inner = {
     boolean = _: _: _: [ ];
+    notYet = _: _: _: [ ];
     integer = _: _: _: [ ];
     string =
       path: spec: v:
@@ -108,18 +118,21 @@ let
             "${at (path ++ [ key ])}: ${show v.${key}}: expected a known key: one of ${concatStringsSep ", " (attrNames spec.fields)}"
           ]
       ) (attrNames v)
-      ++ map (key: "${at (path ++ [ key ])}: missing: expected ${missing spec.fields.${key}}") (
-        filter (key: !hasAttr key v) spec.required
-      )
+      ++ concatMap (key: if hasAttr key v then [ ] else missing (path ++ [ key ]) spec.fields.${key}) spec.required
       ++ further path spec v;
   };
 
+  # Of an object, what is required in it is missing.
   missing =
-    spec:
-    if spec.type == "string" then
-      rules.${spec.rule} ""
+    path: spec:
+    if spec.type == "object" then
+      concatMap (key: missing (path ++ [ key ]) spec.fields.${key}) spec.required
     else
-      types.${spec.type} [ ] spec (if spec.type == "integer" then "" else 0);
+      let
+        expected =
+          if spec.type == "string" then rules.${spec.rule} "" else types.${spec.type} path spec "";
+      in
+      [ "${at path}: missing: expected ${expected}" ];
 
   walk =
     path: spec: v:

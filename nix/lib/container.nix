@@ -12,6 +12,12 @@
 # closure holds all that the container needs), apps, and mkApps for apps of
 # another prefix.
 defaults:
+let
+  # Not there in a flake's pure evaluation.
+  currentSystem =
+    builtins.currentSystem
+      or (throw "nuc: mkContainer: on which platform? give it { pkgs = …; } or { system = \"x86_64-linux\"; }");
+in
 {
   name,
   modules,
@@ -22,11 +28,6 @@ defaults:
   nuc ? null,
 }:
 let
-  # Not there in a flake's pure evaluation.
-  currentSystem =
-    builtins.currentSystem
-      or (throw "nuc: mkContainer: on which platform? give it { pkgs = …; } or { system = \"x86_64-linux\"; }");
-
   # Releases before 22.11 know a system's name only.
   release = builtins.readFile (nixpkgs + "/.version");
   hasHostPlatform = builtins.compareVersions release "22.11" >= 0;

@@ -8,6 +8,8 @@ let
     isInt
     isList
     listToAttrs
+    match
+    substring
     toJSON
     typeOf
     ;
@@ -36,13 +38,27 @@ let
       v;
 in
 rec {
-  # dotted [ "network" "ports" 0 "host" ] is network.ports[0].host.
+  # dotted [ "network" "ports" 0 "host" ] is network.ports[0].host, as the
+  # launcher writes it.
   dotted =
     path:
     let
-      joined = concatStringsSep "" (map (key: if isInt key then "[${toString key}]" else ".${key}") path);
+      part =
+        key:
+        if isInt key then
+          "[${toString key}]"
+        else if match "[0-9A-Za-z_-]+" key != null then
+          ".${key}"
+        else
+          "[${toJSON key}]";
+      joined = concatStringsSep "" (map part path);
     in
-    if path == [ ] then "descriptor" else builtins.substring 1 (-1) joined;
+    if path == [ ] then
+      "descriptor"
+    else if match "[.].*" joined != null then
+      substring 1 (-1) joined
+    else
+      joined;
 
   # problems says what is wrong with a descriptor: a list of lines, empty if
   # nothing that Nix can see is.

@@ -24,6 +24,11 @@ let
     inherit minimum maximum;
   };
   atLeast = minimum: integer minimum maxInt;
+  # What the format has but the launcher can't do yet: only `allowed`, if that.
+  notYet = allowed: {
+    type = "notYet";
+    inherit allowed;
+  };
   list = items: {
     type = "array";
     inherit items;
@@ -98,9 +103,9 @@ object [ "version" "name" "system" ] {
         "private"
         "host"
       ];
-      outbound = boolean;
-      dns = list text;
-      hosts = mapOf "text" text;
+      outbound = notYet [ false ];
+      dns = notYet [ ];
+      hosts = notYet [ ];
       ports =
         list (
           object [ "host" "container" ] {

@@ -10,6 +10,8 @@
 let
   cfg = config.nuc.nix;
   known = import ./known.nix { inherit lib options; };
+  # The builders are the host's. Stronger than nix.nix's own mkDefault.
+  noBuilders.nix.nrBuildUsers = lib.mkOverride 900 0;
   folder = "/nix/var/nix/daemon-socket";
 in
 {
@@ -26,6 +28,7 @@ in
       systemd.sockets.nix-daemon.enable = false;
       systemd.services.nix-daemon.enable = false;
     })
+    noBuilders
     # Releases without nix.enable start the daemon always.
     (lib.optionalAttrs (!(options.nix ? enable)) (
       lib.mkIf (!cfg.enable) {
