@@ -1,7 +1,6 @@
 package nixos
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -95,10 +94,28 @@ func TestBoot(t *testing.T) {
 	}
 }
 
+// TestBootShortRange boots where 4096 ids are all there is: nobody and nogroup
+// are 65534 in NixOS, and real all the same.
+func TestBootShortRange(t *testing.T) {
+	p := prepared(t)
+	if p.debian == "" {
+		t.Skip("only nixos-18.03 is booted")
+	}
+	short := p.build(t, "short")
+	h := harness.New(t, harness.WithRanges(harness.ShortRange))
+	h.Must("up", h.Descriptor("short", func(d map[string]any) { p.fromStore(h, d, short) }))
+	isRunning(t, h, "short")
+	h.Must("exec", "short", "systemctl", "is-active", "postgresql.service", "nginx.service", "nscd.service")
+	r := h.Exec("short", "sh", "-c", "touch /tmp/f && chown nobody:nogroup /tmp/f && stat -c %u:%g:%U:%G /tmp/f")
+	if r.Stdout != "65534:65534:nobody:nogroup\n" {
+		t.Errorf("%s", r)
+	}
+}
+
 // toplevel is the system of a descriptor in the store.
 func (w *web) toplevel(descriptor string) string {
 	w.Helper()
-	system := harness.Section(w.read(descriptor), "system")
+	system := harness.Section(w.read(w, descriptor), "system")
 	toplevel, _ := system["toplevel"].(string)
 	if !strings.HasPrefix(toplevel, "/nix/store/") {
 		w.Fatalf("system.toplevel of %s is %q", descriptor, toplevel)
@@ -106,49 +123,38 @@ func (w *web) toplevel(descriptor string) string {
 	return toplevel
 }
 
-func (w *web) read(descriptor string) map[string]any {
-	w.Helper()
-	content, err := os.ReadFile(w.path(descriptor))
-	if err != nil {
-		w.Fatal(err)
-	}
-	var d map[string]any
-	if err := json.Unmarshal(content, &d); err != nil {
-		w.Fatalf("%s: %v", descriptor, err)
-	}
-	return d
-}
-
-// descriptor is the one in the store, as it is but for what the test chooses:
-// the store is not at /nix/store on the host, and ports are those that are free.
+// descriptor is the first one, with the ports of the test.
 func (w *web) descriptor(storePath string) string {
 	w.Helper()
 	return w.Descriptor("web", func(d map[string]any) {
-		for key, value := range w.read(storePath) {
-			d[key] = value
+		w.fromStore(w, d, storePath)
+		hosts := map[int]int{5432: w.database, 8080: w.old, 22: w.ssh}
+		network := harness.Section(d, "network")
+		declared, _ := network["ports"].([]any)
+		if len(declared) != len(hosts) {
+			w.Errorf("the ports of the services are %v, want those of %v", declared, hosts)
 		}
-		rebase := func(holder map[string]any, key string) {
-			if source, ok := holder[key].(string); ok && strings.HasPrefix(source, "/nix/store") {
-				holder[key] = w.path(source)
+		for _, entry := range declared {
+			port := entry.(map[string]any)
+			container, _ := port["container"].(float64)
+			host := hosts[int(container)]
+			if host == 0 {
+				w.Errorf("nothing listens on the declared port %v", port)
 			}
+			port["host"] = host
 		}
-		rebase(harness.Section(d, "root"), "tree")
-		mounts, _ := d["mounts"].([]any)
-		for _, m := range mounts {
-			rebase(m.(map[string]any), "source")
-		}
-		var ports []any
-		for container, host := range map[int]int{5432: w.database, 8080: w.old, 8081: w.next, 22: w.ssh} {
-			ports = append(ports, map[string]any{"host": host, "container": container})
-		}
-		harness.Section(d, "network")["ports"] = ports
+		// Where the next generation will listen.
+		network["ports"] = append(declared, map[string]any{"host": w.next, "container": 8081})
 	})
 }
 
-func (w *web) running(t *testing.T) {
-	r := w.Exec("web", "systemctl", "is-system-running", "--wait")
+func (w *web) running(t *testing.T) { isRunning(t, w.H, "web") }
+
+func isRunning(t *testing.T, h *harness.H, name string) {
+	t.Helper()
+	r := h.Exec(name, "systemctl", "is-system-running", "--wait")
 	if strings.TrimSpace(r.Stdout) != "running" {
-		t.Errorf("%s%s", r, w.Exec("web", "systemctl", "list-units", "--failed", "--plain", "--no-legend").Stdout)
+		t.Errorf("%s%s", r, h.Exec(name, "systemctl", "list-units", "--failed", "--plain", "--no-legend").Stdout)
 	}
 }
 

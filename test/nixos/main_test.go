@@ -48,7 +48,8 @@ func (p place) expression(t *testing.T, attribute string) string {
 	if p.debian != "" {
 		debian = fmt.Sprintf("%q", p.debian)
 	}
-	return fmt.Sprintf("(import %s { nixpkgs = %s; debian = %s; key = %q; }).%s",
+	// Any path is a string to Nix, not every one a path of its own syntax.
+	return fmt.Sprintf("(import (/. + %q) { nixpkgs = /. + %q; debian = %s; key = %q; }).%s",
 		filepath.Join(harness.Repository(t), "nix/tests/nixos"), p.nixpkgs, debian,
 		strings.TrimSpace(string(key)), attribute)
 }
@@ -83,4 +84,37 @@ func (p place) build(t *testing.T, attribute string) string {
 	link := filepath.Join(p.store, "root-"+attribute)
 	out := p.nix(t, "nix-build", "-E", p.expression(t, attribute), "-o", link)
 	return strings.TrimSpace(string(out))
+}
+
+// read returns a descriptor of the store.
+func (p place) read(t testing.TB, descriptor string) map[string]any {
+	t.Helper()
+	content, err := os.ReadFile(p.path(descriptor))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var d map[string]any
+	if err := json.Unmarshal(content, &d); err != nil {
+		t.Fatalf("%s: %v", descriptor, err)
+	}
+	return d
+}
+
+// fromStore makes a descriptor one of the store's, as it is but for its paths:
+// the test's store is not at /nix/store on the host.
+func (p place) fromStore(t testing.TB, d map[string]any, storePath string) {
+	t.Helper()
+	for key, value := range p.read(t, storePath) {
+		d[key] = value
+	}
+	rebase := func(holder map[string]any, key string) {
+		if source, ok := holder[key].(string); ok && strings.HasPrefix(source, "/nix/store") {
+			holder[key] = p.path(source)
+		}
+	}
+	rebase(harness.Section(d, "root"), "tree")
+	mounts, _ := d["mounts"].([]any)
+	for _, m := range mounts {
+		rebase(m.(map[string]any), "source")
+	}
 }

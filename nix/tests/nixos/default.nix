@@ -44,9 +44,7 @@ let
       modules = backing ++ modules;
     };
 
-  web = builtins.attrValues configurations ++ [
-    { users.users.ana.openssh.authorizedKeys.keys = [ key ]; }
-  ];
+  web = builtins.attrValues configurations ++ [ (import ./web.nix { inherit key; }) ];
 in
 {
   names = builtins.attrNames configurations;
@@ -92,5 +90,11 @@ in
 
   # What is booted, and what it is switched to.
   first = (container "web" web).descriptor;
+  short =
+    (container "short" [
+      ./postgresql.nix
+      ./nginx.nix
+      { nuc.ids.count = 4096; }
+    ]).descriptor;
   second = (container "web" (web ++ [ ./second.nix ])).descriptor;
 }

@@ -1,5 +1,5 @@
-# The next generation: nginx elsewhere, a user more, redis gone.
-{ lib, ... }:
+# The next generation: nginx elsewhere, redis off, a user more.
+{ lib, options, ... }:
 {
   services.nginx.virtualHosts.localhost.listen = lib.mkForce [
     {
@@ -7,6 +7,10 @@
       port = 8081;
     }
   ];
-  services.redis.enable = lib.mkForce false;
+  services.redis =
+    if options.services.redis ? servers then
+      { servers."".enable = lib.mkForce false; }
+    else
+      { enable = lib.mkForce false; };
   users.users.cleo.isNormalUser = true;
 }
