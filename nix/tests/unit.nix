@@ -178,24 +178,6 @@ in
     } ? web-start
   );
 
-  nameOfFolder =
-    expect
-      [
-        "cont1"
-        "my-project-2"
-        "123456789-123456789-123456789-123456789-123456789-123456789-123"
-        "a23456789-123456789-123456789-123456789-123456789-123456789-12"
-      ]
-      (
-        map nuc.nameOf [
-          "/home/ana/cont1"
-          "/home/ana/_My Project (2)"
-          "/srv/123456789-123456789-123456789-123456789-123456789-123456789-12345"
-          "/srv/a23456789-123456789-123456789-123456789-123456789-123456789-12-45"
-        ]
-      );
-  noNameOfFolder = expect true (throws (nuc.nameOf "/srv/---"));
-
   # Without nixpkgs, mkContainer says what it lacks, and only when it is called.
   noNixpkgs = expect true (
     throws (nuc.mkContainer {
