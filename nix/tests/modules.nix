@@ -97,6 +97,12 @@ in
     };
   };
   nix = evaluates { nuc.nix.enable = true; };
+  example = evaluates ../../examples/postgresql-nginx/configuration.nix;
+  templateDefault = evaluates ../../templates/default/configuration.nix;
+  templateDevshell = evaluates ../../templates/devshell/configuration.nix;
+  examplePorts = expect [ 15432 8080 ] (
+    map (port: port.host) (descriptorOf ../../examples/postgresql-nginx/configuration.nix).network.ports
+  );
 
   profile =
     let

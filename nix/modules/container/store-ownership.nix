@@ -16,9 +16,9 @@ let
     config.security.sudo.enable && lib.versionOlder (lib.getVersion sudo) "1.9.13";
 
   # logrotate ignores a configuration that isn't root's, and only warns.
-  logrotate = lib.optionals (options ? services.logrotate.configFile && config.services.logrotate.enable) [
-    config.services.logrotate.configFile
-  ];
+  logrotate = lib.optionals (options.services.logrotate ? configFile && config.services.logrotate.enable) (
+    lib.filter lib.isStorePath [ config.services.logrotate.configFile ]
+  );
 in
 {
   nuc.rootOwnedPackages = lib.optional sudoChecks sudo ++ logrotate;
