@@ -64,6 +64,7 @@ in
       inherit system;
     }
   );
+  release = evaluation "release" (import ./release.nix { inherit lib; });
   hosts = evaluation "hosts" (import ./hosts.nix { inherit lib; });
 
   options =
