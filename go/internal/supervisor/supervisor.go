@@ -32,7 +32,9 @@ import (
 type Options struct {
 	Descriptor *descriptor.Descriptor
 	// Source is the descriptor's text, to be kept as a generation.
-	Source    []byte
+	Source []byte
+	// Origin says where the descriptor comes from; nil leaves what is known.
+	Origin    []byte
 	Container state.Container
 	Cache     string
 	// Output gets init's console as it comes; nil keeps its end only.

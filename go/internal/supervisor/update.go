@@ -44,6 +44,9 @@ func (s *Supervisor) update(source []byte, generation int) error {
 	if err != nil {
 		return err
 	}
+	if err := checkStore(d); err != nil {
+		return err
+	}
 	old := s.descriptor()
 	if d.Name != old.Name {
 		return fmt.Errorf("the descriptor is container %s's", d.Name)
@@ -92,6 +95,7 @@ func (s *Supervisor) update(source []byte, generation int) error {
 	s.ports = append(ports, added...)
 	s.mu.Unlock()
 	s.showPorts()
+	go s.protect(generation, source)
 	s.change(func(st *Status) { st.Generation = generation })
 	return nil
 }
