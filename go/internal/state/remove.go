@@ -130,6 +130,9 @@ func (e *emptying) folder(name string) error {
 // clear removes the entries of a folder, or moves them to the top.
 func (e *emptying) clear(folder int, keep string) error {
 	fd, err := unix.Openat(folder, ".", folderFlags, 0)
+	if err == unix.EACCES && unix.Fchmod(folder, 0o700) == nil {
+		fd, err = unix.Openat(folder, ".", folderFlags, 0)
+	}
 	if err != nil {
 		return os.NewSyscallError("openat", err)
 	}
