@@ -349,25 +349,57 @@ func runLines(conn *seqpacket.Conn, command []string, out *lines) (int, error) {
 	return status.ExitStatus(), nil
 }
 
-// followJournal shows what services say until the returned function is called.
+// followJournal shows what services say until the returned function is called,
+// and by then all of it.
+//
+// The journal is asked again and again, from where the last answer ended: a
+// `journalctl --follow` would have to be told when it has seen everything.
 func (s *switching) followJournal(lock *sync.Mutex) (stop func()) {
-	conn, err := supervisor.Connect(s.t.container)
-	if err != nil {
-		return func() {}
-	}
-	done := make(chan struct{})
+	out := &lines{w: s.c.stdout, lock: lock, prefix: "    "}
+	cursor := s.journal("", nil)
+	end, done := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
-		_, _ = runLines(conn, []string{"journalctl", "--no-pager", "--quiet", "--follow", "--lines=0"},
-			&lines{w: s.c.stdout, lock: lock, prefix: "    "})
+		for last := false; !last; {
+			select {
+			case <-time.After(300 * time.Millisecond):
+			case <-end:
+				last = true
+			}
+			cursor = s.journal(cursor, out)
+		}
 	}()
 	return func() {
-		// What was written last is to be seen, too.
-		time.Sleep(200 * time.Millisecond)
-		_ = conn.Send(keeper.Signal{Signal: 15})
+		ctx, cancel := gocontext.WithTimeout(gocontext.Background(), 5*time.Second)
+		_, _, _ = supervisor.Run(ctx, s.t.container, keeper.Exec{Arguments: []string{"journalctl", "--sync"}})
+		cancel()
+		close(end)
 		<-done
-		conn.Close()
 	}
+}
+
+// journal shows what is behind a cursor and returns the next one.
+func (s *switching) journal(cursor string, out *lines) string {
+	args := []string{"journalctl", "--no-pager", "--quiet", "--show-cursor"}
+	if out == nil {
+		args = append(args, "--lines=0")
+	} else {
+		args = append(args, "--after-cursor="+cursor)
+	}
+	ctx, cancel := gocontext.WithTimeout(gocontext.Background(), 5*time.Second)
+	defer cancel()
+	text, status, err := supervisor.Run(ctx, s.t.container, keeper.Exec{Arguments: args})
+	if err != nil || status != 0 {
+		return cursor
+	}
+	for line := range strings.Lines(text) {
+		if next, ok := strings.CutPrefix(line, "-- cursor: "); ok {
+			cursor = strings.TrimSpace(next)
+		} else if out != nil && strings.HasSuffix(line, "\n") {
+			_ = out.write([]byte(line))
+		}
+	}
+	return cursor
 }
 
 // unitState is a unit's state and the run that it is in.

@@ -149,7 +149,8 @@ func (b *Builder) flake(p Project, name string) ([]string, error) {
 			return nil, fmt.Errorf("flake %s: has no containers: nucContainers.%s is empty", p.Flake, system())
 		}
 	}
-	args := []string{"build", "--no-link", "--print-out-paths"}
+	// Not --print-out-paths, which came with Nix 2.9.
+	args := []string{"build", "--no-link", "--json"}
 	for _, n := range names {
 		args = append(args, p.Flake+"#nucContainers."+system()+"."+quote(n)+".descriptor")
 	}
@@ -160,7 +161,25 @@ func (b *Builder) flake(p Project, name string) ([]string, error) {
 		}
 		return nil, fmt.Errorf("flake %s: nix build failed, as it says above; nothing was changed", p.Flake)
 	}
-	return strings.Fields(string(out)), nil
+	return outputs(out)
+}
+
+// outputs reads what nix build --json prints: one object a derivation.
+func outputs(text []byte) ([]string, error) {
+	var built []struct{ Outputs map[string]string }
+	if err := json.Unmarshal(text, &built); err != nil {
+		return nil, fmt.Errorf("nix build --json: %w", err)
+	}
+	var paths []string
+	for _, one := range built {
+		if path := one.Outputs["out"]; path != "" {
+			paths = append(paths, path)
+		}
+	}
+	if len(paths) == 0 {
+		return nil, errors.New("nix build made no descriptor: nucContainers.SYSTEM.NAME.descriptor must be a derivation of one file")
+	}
+	return paths, nil
 }
 
 // names lists the containers of a flake.
