@@ -96,7 +96,7 @@ in
 {
   assertions = [
     (require "boot.kernelModules can't be loaded" modules "load them on the host and name them in nuc.host.kernelModules, or remove them.")
-    (require "boot.extraModulePackages can't be loaded" (map lib.getName config.boot.extraModulePackages) "install them on the host.")
+    (require "boot.extraModulePackages can't be loaded" (map (p: (builtins.parseDrvName p.name).name) config.boot.extraModulePackages) "install them on the host.")
     (require "boot.kernel.sysctl can't be set" sysctls "set them on the host and name them in nuc.host.sysctls, or remove them.")
     (require "swapDevices can't be used" (map (s: s.device) config.swapDevices) "swap belongs to the host: remove them.")
     {
