@@ -88,7 +88,9 @@ func (c *context) build(p project.Project, name string) ([]*target, error) {
 		if from.Name = name; name == "" && p.Flake != "" {
 			from.Name = d.Name
 		}
-		targets = append(targets, &target{c.folders.Container(d.Name), d, source, &from})
+		targets = append(targets, &target{
+			container: c.folders.Container(d.Name), descriptor: d, source: source, storePath: path, origin: &from,
+		})
 	}
 	return targets, nil
 }

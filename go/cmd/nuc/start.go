@@ -41,7 +41,7 @@ func (s *startCommand) Run(c *context) error {
 		return err
 	}
 	o := supervisor.Options{
-		Descriptor: t.descriptor, Source: t.source, Origin: t.originText(), Container: t.container,
+		Descriptor: t.descriptor, Source: t.source, Origin: t.originText(), StorePath: t.storePath, Container: t.container,
 		Cache: c.folders.Cache, Log: c.log, Output: os.Stdout, Copying: c.copying(),
 	}
 	if console.IsTerminal(os.Stdout) {

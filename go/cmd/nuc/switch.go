@@ -224,7 +224,7 @@ func (s *switching) live(old *descriptor.Descriptor) error {
 		fmt.Fprintf(s.c.stdout, "%s: nothing changed, generation %d\n", name, before)
 		return nil
 	}
-	if err := update(container, s.t.source, s.number); err != nil {
+	if err := update(container, s.t.source, s.number, s.t.storePath); err != nil {
 		s.takeBack()
 		return fmt.Errorf("container %s: %w; nothing was changed", name, err)
 	}
@@ -239,7 +239,7 @@ func (s *switching) live(old *descriptor.Descriptor) error {
 	earlier := unitStates(container)
 	code, err := s.activate("switch")
 	if err != nil {
-		if update(container, source, before) == nil {
+		if update(container, source, before, "") == nil {
 			s.takeBack()
 		}
 		return fmt.Errorf("%w; nothing was changed", err)
@@ -257,13 +257,13 @@ func (s *switching) live(old *descriptor.Descriptor) error {
 }
 
 // update has the supervisor take over a descriptor.
-func update(container state.Container, source []byte, generation int) error {
+func update(container state.Container, source []byte, generation int, storePath string) error {
 	conn, err := supervisor.Connect(container)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	command := supervisor.Command{Request: keeper.Request{Op: supervisor.OpUpdate}, Descriptor: source, Generation: generation}
+	command := supervisor.Command{Request: keeper.Request{Op: supervisor.OpUpdate}, Descriptor: source, Generation: generation, StorePath: storePath}
 	if err := conn.Send(command); err != nil {
 		return err
 	}

@@ -18,6 +18,8 @@ type target struct {
 	container  state.Container
 	descriptor *descriptor.Descriptor
 	source     []byte
+	// storePath is the descriptor's own in the Nix store, "" elsewhere.
+	storePath string
 	// origin is where the descriptor comes from; nil for one that was kept.
 	origin *project.Project
 }
@@ -90,7 +92,11 @@ func (c *context) resolve(arg, nixpkgs string) ([]*target, error) {
 	if err != nil {
 		return nil, err
 	}
-	return []*target{{c.folders.Container(d.Name), d, source, &project.Project{File: path}}}, nil
+	t := &target{container: c.folders.Container(d.Name), descriptor: d, source: source, origin: &project.Project{File: path}}
+	if real, err := filepath.EvalSymlinks(path); err == nil && strings.HasPrefix(real, "/nix/store/") {
+		t.storePath = real
+	}
+	return []*target{t}, nil
 }
 
 // isName tells a container's name from all else, which has a slash, a dot, a

@@ -286,7 +286,7 @@ func (c *context) launch(t *target) (*seqpacket.Conn, error) {
 		Sys:   &syscall.SysProcAttr{Setsid: true},
 	})
 	if err == nil {
-		err = conn.Send(launchOrder{Source: t.source, Origin: t.originText(), Folders: c.folders, LogLevel: c.logLevel, LogJSON: c.logJSON})
+		err = conn.Send(launchOrder{Source: t.source, Origin: t.originText(), StorePath: t.storePath, Folders: c.folders, LogLevel: c.logLevel, LogJSON: c.logJSON})
 	}
 	if err != nil {
 		conn.Close()
@@ -321,11 +321,12 @@ const roleSupervisor = "nuc-supervisor"
 // launchOrder is what a supervisor in the background is told by `nuc up`, over
 // its fd 3.
 type launchOrder struct {
-	Source   []byte        `json:"source"`
-	Origin   []byte        `json:"origin,omitempty"`
-	Folders  state.Folders `json:"folders"`
-	LogLevel string        `json:"logLevel"`
-	LogJSON  bool          `json:"logJSON"`
+	Source    []byte        `json:"source"`
+	Origin    []byte        `json:"origin,omitempty"`
+	StorePath string        `json:"storePath,omitempty"`
+	Folders   state.Folders `json:"folders"`
+	LogLevel  string        `json:"logLevel"`
+	LogJSON   bool          `json:"logJSON"`
 }
 
 // supervisorMain is a supervisor in the background.
@@ -358,7 +359,7 @@ func supervisorMain() error {
 	signal.Ignore(unix.SIGHUP)
 	output := &lateFile{path: filepath.Join(container.State, "supervisor.log")}
 	_, err = supervisor.Start(supervisor.Options{
-		Descriptor: d, Source: order.Source, Origin: order.Origin, Container: container, Cache: order.Folders.Cache, Report: report,
+		Descriptor: d, Source: order.Source, Origin: order.Origin, StorePath: order.StorePath, Container: container, Cache: order.Folders.Cache, Report: report,
 		Log: hclog.New(&hclog.LoggerOptions{Name: "nuc", Level: hclog.LevelFromString(order.LogLevel), Output: output, JSONFormat: order.LogJSON}),
 	}, func(s *supervisor.Supervisor) { go stopOnSignal(s, signals) })
 	if err != nil {

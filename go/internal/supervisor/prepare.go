@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strings"
 
@@ -123,13 +124,14 @@ func (s *Supervisor) record() (int, error) {
 		}
 	}
 	// Nix takes longer than a start does.
-	go s.protect(n, s.o.Source)
+	go s.protect(n, s.o.Source, s.o.StorePath)
 	return n, nil
 }
 
-// protect keeps a generation's store paths from being collected.
-func (s *Supervisor) protect(n int, source []byte) {
-	paths := gcroot.Paths(source)
+// protect keeps a generation's store paths from being collected, the
+// descriptor's own among them.
+func (s *Supervisor) protect(n int, source []byte, own string) {
+	paths := gcroot.Paths(append(slices.Clone(source), " "+own...))
 	if len(paths) == 0 {
 		return
 	}
