@@ -131,12 +131,18 @@ let
   rootOwned = module: map (p: "${p}") (config module).nuc.rootOwnedPackages;
 in
 {
-  containers = expect [ true true ] [
+  containers = expect [
+    true
+    true
+  ] [
     plain.boot.isContainer
     plain.boot.isNspawnContainer
   ];
   store = expect [ ] plain.boot.nixStoreMountOpts;
-  overlays = expect [ false false ] [
+  overlays = expect [
+    false
+    false
+  ] [
     plain.system.etc.overlay.enable
     plain.system.nixos-init.enable
   ];
@@ -156,19 +162,30 @@ in
     ]
   );
   on = expect true plain.system.switch.enable;
-  values = expect [ null 0 "web" "/dev/console" ] [
+  values = expect [
+    null
+    0
+    "web"
+    "/dev/console"
+  ] [
     plain.programs.less.lessopen
     plain.nix.nrBuildUsers
     plain.networking.hostName
     plain.services.journald.console
   ];
-  renamedAndRemoved = expect [ false false ] [
+  renamedAndRemoved = expect [
+    false
+    false
+  ] [
     (evaluate { }).options.sound.enable.isDefined
     (evaluate { }).options.nix.readOnlyStore.isDefined
   ];
 
   nftables = expect true (config { networking.firewall.enable = true; }).networking.nftables.enable;
-  configurationWins = expect [ true "other" ] (
+  configurationWins = expect [
+    true
+    "other"
+  ] (
     let
       c = config {
         networking.firewall.enable = true;

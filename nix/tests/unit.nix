@@ -91,7 +91,7 @@ let
     nuc = "/nix/store/yyy-nuc";
     pkgs = {
       runtimeShell = "/bin/sh";
-      writeScript = name: text: text;
+      writeScript = _: text: text;
     };
   };
   command = app: builtins.elemAt (builtins.split "\n" app.program) 2;
@@ -244,9 +244,16 @@ in
   };
 
   postgresqlPort = expect [ 5433 ] (nuc.ports.postgresql config);
-  nginxPorts = expect [ 443 8081 80 ] (nuc.ports.nginx config);
+  nginxPorts = expect [
+    443
+    8081
+    80
+  ] (nuc.ports.nginx config);
   redisPorts = expect [ 6379 ] (nuc.ports.redis config);
-  opensshPorts = expect [ 22 2222 ] (nuc.ports.openssh config);
+  opensshPorts = expect [
+    22
+    2222
+  ] (nuc.ports.openssh config);
   forward = expect [
     {
       host = 8080;
@@ -292,7 +299,11 @@ in
   example =
     expect "example"
       (outputs ../../examples/postgresql-nginx).nucContainers.aarch64-linux.example.name;
-  templatesAreThere = expect [ true true true ] (
+  templatesAreThere = expect [
+    true
+    true
+    true
+  ] (
     map (t: builtins.pathExists (t.path + "/flake.nix")) (builtins.attrValues (import ../../templates))
   );
 
