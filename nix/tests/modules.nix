@@ -259,7 +259,7 @@ in
   };
   swap = refused [
     "/swapfile"
-    "remove swapDevices"
+    "remove"
   ] { swapDevices = [ { device = "/swapfile"; } ]; };
   blockDevice = refused [
     "/data"
