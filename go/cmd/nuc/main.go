@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strings"
 
 	"github.com/alecthomas/kong"
 	"github.com/hashicorp/go-hclog"
@@ -125,7 +124,7 @@ func run(args []string) int {
 		}
 		k, err := parser.Parse(args)
 		if err != nil {
-			return exitStatus{statusUsage, fmt.Errorf("%w: see `nuc %s--help`", err, commandOf(args))}
+			return exitStatus{statusUsage, fmt.Errorf("%w: see `nuc %s--help`", err, commandOf(parser.Model.Node, args))}
 		}
 		c, err := newContext(&cli)
 		if err != nil {
@@ -162,11 +161,14 @@ func guard(f func() error) (status int) {
 	return status
 }
 
-// commandOf is the command's name in args, to name its help.
-func commandOf(args []string) string {
+// commandOf is the command's name in args, to name its help; empty if there is
+// no such command.
+func commandOf(root *kong.Node, args []string) string {
 	for _, a := range args {
-		if !strings.HasPrefix(a, "-") {
-			return a + " "
+		for _, node := range root.Children {
+			if a == node.Name {
+				return a + " "
+			}
 		}
 	}
 	return ""

@@ -119,11 +119,12 @@ func (k *keeper) start(e *Exec, m *seqpacket.Message) (*process, error) {
 		return nil, err
 	}
 	env := environment(user, e.Environment)
-	program, arguments, err := command(e.Arguments, env, user)
-	if err != nil {
+	// First, since a program may be named from there.
+	if err := changeFolder(e.Folder, user.Home); err != nil {
 		return nil, err
 	}
-	if err := changeFolder(e.Folder, user.Home); err != nil {
+	program, arguments, err := command(e.Arguments, env, user)
+	if err != nil {
 		return nil, err
 	}
 	p := &process{}
