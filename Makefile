@@ -45,7 +45,7 @@ $(suites): test-%:
 	test/$*/run
 
 trees: ## build the Debian trees that the tests use
-	@for tree in bookworm trixie sid; do scripts/tree tar $$tree || exit; done
+	@for tree in bookworm trixie sid nix $(if $(NIXPKGS),nixos); do scripts/tree tar $$tree || exit; done
 
 lint: ## gofumpt, vet, staticcheck, shellcheck
 	@scripts/lint

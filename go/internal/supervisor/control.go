@@ -28,6 +28,7 @@ const (
 	OpWait    = "wait"    // answered by a Status at each change, until ready or ended
 	OpStop    = "stop"    // the connection ends when the container has
 	OpConsole = "console" // answered by a Console
+	OpUpdate  = "update"  // answered by a keeper.Reply
 )
 
 // Command is what a client asks for.
@@ -37,6 +38,10 @@ type Command struct {
 	Kill bool `json:"kill,omitempty"`
 	// TimeoutSeconds replaces the descriptor's stop timeout if it is not 0.
 	TimeoutSeconds int `json:"timeoutSeconds,omitempty"`
+	// Descriptor is to be in force from now on, Generation its number (OpUpdate).
+	Descriptor []byte `json:"descriptor,omitempty"`
+	Generation int    `json:"generation,omitempty"`
+	StorePath  string `json:"storePath,omitempty"`
 }
 
 // Console is the end of what init printed.
@@ -178,6 +183,8 @@ func (s *Supervisor) serveClient(conn *seqpacket.Conn) {
 		s.stream(conn)
 	case OpConsole:
 		_ = conn.Send(Console{Tail: s.console.Tail()})
+	case OpUpdate:
+		_ = conn.Send(s.answerUpdate(&c))
 	case OpStop:
 		timeout := time.Duration(c.TimeoutSeconds) * time.Second
 		s.Stop(c.Kill, timeout)

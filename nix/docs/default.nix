@@ -1,0 +1,25 @@
+# The option reference as nixpkgs makes it, with declarations and types of the
+# real lib.
+{
+  lib,
+  nixosOptionsDoc,
+  runCommand,
+}:
+let
+  evaluated = lib.evalModules { modules = [ ../modules/container/options.nix ]; };
+  options = nixosOptionsDoc {
+    options = removeAttrs evaluated.options [ "_module" ];
+    # Shown by path in the repository, not in the store.
+    transformOptions =
+      option:
+      option
+      // {
+        declarations = map (file: lib.removePrefix "${toString ../..}/" (toString file)) option.declarations;
+      };
+  };
+in
+runCommand "nuc-docs" { } ''
+  mkdir -p $out
+  cp ${../../docs}/*.md $out/
+  cp ${options.optionsCommonMark} $out/container-options.md
+''

@@ -1,0 +1,134 @@
+# Rules for strings, by the names that docs/descriptor.schema.json gives them.
+# Each takes a string and returns what was expected, or null if it is good.
+let
+  inherit (builtins)
+    elem
+    filter
+    isString
+    length
+    match
+    split
+    stringLength
+    ;
+
+  matches = pattern: s: match pattern s != null;
+  unless = good: expected: if good then null else expected;
+  # The launcher takes the kernel's PATH_MAX without its NUL (path_resolution(7)).
+  isPath =
+    s: matches "/|(/[^/]+)+" s && !matches "(.*/)?[.]{1,2}(/.*)?" s && stringLength s <= 4095;
+  absolute = s: if matches "/.*" s then "" else ": begin it with /";
+  below = folder: s: s == folder || matches "${folder}/.*" s;
+
+  octet = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])";
+  ipv4 = "${octet}(\\.${octet}){3}";
+  parts = separator: s: filter isString (split separator s);
+  # Groups of one side of "::"; an IPv4 address at the end counts for two.
+  groups =
+    s:
+    if s == "" then
+      [ ]
+    else
+      builtins.concatMap (
+        g:
+        if matches ipv4 g then
+          [
+            true
+            true
+          ]
+        else
+          [ (matches "[0-9a-fA-F]{1,4}" g) ]
+      ) (parts ":" s);
+  isIPv6 =
+    s:
+    let
+      sides = parts "::" s;
+      all = builtins.concatMap groups sides;
+      # IPv4 can only stand last.
+      shape = matches "[0-9a-fA-F:]*(:${ipv4})?" s;
+    in
+    shape
+    && builtins.all (good: good) all
+    && (if length sides == 2 then length all <= 7 else length sides == 1 && length all == 8);
+
+  signals = "HUP|INT|QUIT|ILL|TRAP|ABRT|BUS|FPE|USR1|SEGV|USR2|PIPE|ALRM|TERM|CHLD|CONT|TSTP|TTIN|TTOU|URG|XCPU|XFSZ|VTALRM|PROF|WINCH|IO|PWR|SYS";
+  unitTypes = "service|socket|device|mount|automount|swap|target|path|timer|slice|scope";
+in
+rec {
+  text = s: null;
+
+  name =
+    s:
+    unless (matches "[a-z0-9][a-z0-9-]{0,62}" s)
+      "a name of at most 63 lower-case letters, digits and dashes, the first no dash";
+
+  path = s: unless (isPath s) "an absolute path without //, . and ..${absolute s}";
+
+  file =
+    s:
+    unless (isPath s && s != "/") "an absolute path of a program inside the root${absolute s}";
+
+  storePath =
+    s:
+    unless (matches "/nix/store/[0-9A-Za-z+_?=-][0-9A-Za-z+._?=-]*" s) "a store path, /nix/store/ and one name";
+
+  device =
+    s:
+    if !(isPath s && matches "/dev/.+" s) then
+      "a device below /dev/"
+    else
+      unless (!builtins.any (own: below "/dev/${own}" s) [
+        "console"
+        "kmsg"
+        "mqueue"
+        "ptmx"
+        "pts"
+        "shm"
+      ]) "a device that isn't the launcher's (console, kmsg, mqueue, ptmx, pts, shm)";
+
+  target =
+    s:
+    if !isPath s then
+      path s
+    else
+      unless
+        (
+          !elem s [
+            "/"
+            "/run"
+          ]
+          && !builtins.any (own: below own s) [
+            "/proc"
+            "/sys"
+            "/dev"
+            "/run/host"
+          ]
+        )
+        "an absolute path in the container that isn't the launcher's (/, /run, /run/host, /proc, /sys, /dev)";
+
+  signal =
+    s:
+    unless (matches "SIG(${signals}|RTMIN(\\+([0-9]|[12][0-9]|30))?)" s)
+      "a signal that init can act upon, such as SIGTERM or SIGRTMIN+3";
+
+  address = s: unless (matches ipv4 s || isIPv6 s) "an IPv4 or IPv6 address";
+
+  unit =
+    s:
+    unless
+      (matches "[0-9A-Za-z:_.\\@-]+\\.(${unitTypes})" s && stringLength s <= 255)
+      "a unit's name with its suffix${if matches "[0-9A-Za-z:_@-]+" s then ": write ${s}.service" else ""}";
+
+  variable =
+    s:
+    if
+      elem s [
+        "container"
+        "container_uuid"
+        "NOTIFY_SOCKET"
+        "CREDENTIALS_DIRECTORY"
+      ]
+    then
+      "a variable that the launcher doesn't set: remove it"
+    else
+      unless (matches "[^=]+" s) "the name of a variable for init, not empty and without =";
+}

@@ -1,0 +1,139 @@
+# The descriptor's keys as a table, for check.nix. docs/descriptor.schema.json
+# is what binds; test/nix compares the two. (The schema itself can't be read
+# here: its patterns hold NUL, which a Nix string can't.)
+let
+  maxInt = 9223372036854775807;
+  maxSeconds = 24 * 60 * 60;
+  mebibyte = 1048576;
+  page = 4096;
+
+  text = rule "text";
+  rule = name: {
+    type = "string";
+    rule = name;
+  };
+  enum = values: {
+    type = "string";
+    enum = values;
+  };
+  boolean = {
+    type = "boolean";
+  };
+  integer = minimum: maximum: {
+    type = "integer";
+    inherit minimum maximum;
+  };
+  atLeast = minimum: integer minimum maxInt;
+  # What the format has but the launcher can't do yet: only `allowed`, if that.
+  notYet = allowed: {
+    type = "notYet";
+    inherit allowed;
+  };
+  list = items: {
+    type = "array";
+    inherit items;
+  };
+  mapOf = keyRule: values: {
+    type = "map";
+    inherit keyRule values;
+  };
+  object = required: fields: {
+    type = "object";
+    inherit required fields;
+  };
+in
+object [ "version" "name" "system" ] {
+  version = integer 1 1;
+  name = rule "name";
+  system = object [ "init" ] {
+    init = rule "file";
+    arguments = list text;
+    environment = mapOf "variable" text;
+    toplevel = rule "storePath";
+    switch = {
+      type = "array";
+      first = rule "file";
+      items = text;
+    };
+    ttyGroup = integer 0 2147483647;
+    stop = object [ ] {
+      signal = rule "signal";
+      timeoutSeconds = integer 1 maxSeconds;
+    };
+  };
+  root =
+    object [ ] {
+      state = boolean;
+      tree = rule "path";
+      ephemeral = boolean;
+      sizeBytes = atLeast page;
+    }
+    // {
+      also = "root";
+    };
+  mounts =
+    list (
+      object [ "target" ] {
+        kind = enum [
+          "bind"
+          "tmpfs"
+        ];
+        source = rule "path";
+        target = rule "target";
+        readOnly = boolean;
+        recursive = boolean;
+        optional = boolean;
+        sizeBytes = atLeast page;
+      }
+      // {
+        also = "mount";
+      }
+    )
+    // {
+      also = "mounts";
+    };
+  rootOwned = list (rule "storePath");
+  devices = list (rule "device");
+  ids = object [ ] {
+    count = integer 1 2147483648;
+  };
+  network =
+    object [ ] {
+      mode = enum [
+        "private"
+        "host"
+      ];
+      outbound = notYet [ false ];
+      dns = notYet [ ];
+      hosts = notYet [ ];
+      ports =
+        list (
+          object [ "host" "container" ] {
+            host = integer 1 65535;
+            container = integer 1 65535;
+            protocol = enum [ "tcp" ];
+            address = rule "address";
+          }
+        )
+        // {
+          also = "ports";
+        };
+    }
+    // {
+      also = "network";
+    };
+  resources = object [ ] {
+    memoryMax = atLeast mebibyte;
+    memoryHigh = atLeast mebibyte;
+    cpuQuotaPercent = integer 1 1000000;
+    cpuWeight = integer 1 10000;
+    tasksMax = integer 1 4194304;
+    ioWeight = integer 1 10000;
+    optional = boolean;
+  };
+  ready = object [ ] {
+    notify = boolean;
+    units = list (rule "unit");
+    timeoutSeconds = integer 1 maxSeconds;
+  };
+}

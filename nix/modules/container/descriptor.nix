@@ -1,0 +1,95 @@
+# From the options to the descriptor.
+{
+  config,
+  lib,
+  pkgs,
+  ...
+}:
+let
+  cfg = config.nuc;
+  inherit (config.system.build) toplevel;
+  inherit (import ../../lib/descriptor.nix) dotted mkDescriptorAt;
+
+  # Problems are told by the option to change.
+  renamed = {
+    network.ports = [ "ports" ];
+    root.tree = [ "tree" ];
+    root.ephemeral = [ "ephemeral" ];
+    root.sizeBytes = [ "ephemeralSizeBytes" ];
+    system.environment = [ "environment" ];
+    system.stop = [ "stop" ];
+  };
+  option =
+    path:
+    let
+      section = builtins.head path;
+      key = builtins.elemAt path 1;
+      # The store's mount stands before the user's.
+      own = if section == "mounts" && builtins.length path > 1 then [ section (key - 1) ] else null;
+      to = if builtins.length path > 1 then renamed.${section}.${toString key} or own else null;
+    in
+    if path == [ ] then
+      "nuc"
+    else if section == "rootOwned" then
+      dotted ([ "nuc" "rootOwnedPackages" ] ++ builtins.tail path)
+    else if to == null then
+      dotted ([ "nuc" ] ++ path)
+    else
+      dotted ([ "nuc" ] ++ to ++ lib.drop 2 path);
+
+  nonEmpty = name: value: lib.optionalAttrs (value != [ ] && value != { }) { ${name} = value; };
+  # Submodules of old releases carry `_module`.
+  plain = map (v: removeAttrs v [ "_module" ]);
+  set = lib.filterAttrs (_: v: v != null);
+  resources = set (removeAttrs cfg.resources [ "optional" ]);
+in
+{
+  nuc.descriptor = mkDescriptorAt option (
+    {
+      inherit (cfg) name;
+      system = {
+        init = "${toplevel}/init";
+        toplevel = "${toplevel}";
+        # The new generation's own program, as nixos-rebuild does.
+        switch = [
+          "${toplevel}/bin/switch-to-configuration"
+          "switch"
+        ];
+        ttyGroup = config.ids.gids.tty;
+        inherit (cfg) stop;
+      }
+      // nonEmpty "environment" cfg.environment;
+      root = {
+        inherit (cfg) tree ephemeral;
+        sizeBytes = cfg.ephemeralSizeBytes;
+      };
+      mounts = [
+        {
+          source = "/nix/store";
+          target = "/nix/store";
+          readOnly = true;
+        }
+      ]
+      ++ plain cfg.mounts;
+      ids.count = cfg.ids.count;
+      network = {
+        inherit (cfg.network) mode;
+      }
+      // nonEmpty "ports" (plain cfg.ports);
+      ready = {
+        inherit (cfg.ready) timeoutSeconds;
+      }
+      // nonEmpty "units" cfg.ready.units;
+    }
+    // nonEmpty "rootOwned" (lib.unique (map (p: "${p}") cfg.rootOwnedPackages))
+    // nonEmpty "devices" cfg.devices
+    // lib.optionalAttrs (resources != { }) {
+      resources = resources // {
+        inherit (cfg.resources) optional;
+      };
+    }
+  );
+
+  # Its closure holds the toplevel, and through it all that the container needs.
+  system.build.nucDescriptor = pkgs.writeText "nuc-${cfg.name}.json" cfg.descriptor;
+}

@@ -1,0 +1,47 @@
+# A development container has no hardware, no desktop and no manual. All of it
+# can be turned on again.
+{ lib, options, ... }:
+let
+  known = import ./known.nix { inherit lib options; };
+  off = map (name: known name (lib.mkDefault false)) [
+    "boot.bcache.enable"
+    "boot.enableContainers"
+    "boot.loader.grub.enable"
+    "documentation.doc.enable"
+    "documentation.enable"
+    "documentation.info.enable"
+    "documentation.man.enable"
+    "documentation.nixos.enable"
+    "environment.stub-ld.enable"
+    "fonts.fontconfig.enable"
+    "hardware.enableRedistributableFirmware"
+    "networking.dhcpcd.enable"
+    "powerManagement.enable"
+    "programs.command-not-found.enable"
+    "programs.nano.enable"
+    "services.logrotate.enable"
+    "services.lvm.enable"
+    "services.nixosManual.enable"
+    "services.ntp.enable"
+    "services.timesyncd.enable"
+    "services.udisks2.enable"
+    "sound.enable"
+    "xdg.autostart.enable"
+    "xdg.icons.enable"
+    "xdg.menus.enable"
+    "xdg.mime.enable"
+    "xdg.sounds.enable"
+  ];
+in
+{
+  config = lib.mkMerge (
+    off
+    ++ [
+      # oomd watches the root of the host's cgroups.
+      (known "systemd.oomd.enable" (lib.mkDefault false))
+      (known "environment.defaultPackages" (lib.mkDefault [ ]))
+      (known "programs.less.lessopen" (lib.mkDefault null))
+      (known "system.disableInstallerTools" (lib.mkDefault true))
+    ]
+  );
+}

@@ -1,0 +1,3 @@
+final: _: {
+  nuc = final.callPackage ./package.nix { };
+}

@@ -1,0 +1,61 @@
+{
+  lib,
+  buildGoModule,
+  installShellFiles,
+  stdenv,
+  version ? "unstable",
+}:
+buildGoModule {
+  pname = "nuc";
+  inherit version;
+
+  # test/nix/vendor-hash vendors the same files: what imports a module decides
+  # what is vendored.
+  src = lib.fileset.toSource {
+    root = ../.;
+    fileset = lib.fileset.unions [
+      ../docs
+      ../flake.lock
+      ../go
+      ../go.mod
+      ../go.sum
+      ../nix/default.nix
+      ../nix/lib
+      ../nix/modules
+      ../nix/overlay.nix
+      ../nix/package.nix
+      ../nix/project.nix
+      # The packages' tests import it.
+      ../test/leaktest
+    ];
+  };
+  vendorHash = "sha256-HOTt4Pv6cvTjKYPAuOfEEkYmvPzjxRU1y9qUlUUZkRA=";
+
+  subPackages = [ "go/cmd/nuc" ];
+  env.CGO_ENABLED = 0;
+  ldflags = [
+    "-s"
+    "-w"
+    "-X main.version=${version}"
+  ];
+
+  nativeBuildInputs = [ installShellFiles ];
+  # A folder with a configuration.nix and no flake is built with share/nuc/nix.
+  postInstall = ''
+    mkdir -p $out/share/nuc
+    cp -r flake.lock nix $out/share/nuc/
+  ''
+  + lib.optionalString (stdenv.buildPlatform.canExecute stdenv.hostPlatform) ''
+    installShellCompletion --cmd nuc \
+      --bash <($out/bin/nuc completion bash) \
+      --zsh <($out/bin/nuc completion zsh) \
+      --fish <($out/bin/nuc completion fish)
+  '';
+
+  meta = {
+    description = "NixOS configurations as rootless containers";
+    homepage = "https://github.com/nix-user-containers/nuc";
+    mainProgram = "nuc";
+    platforms = lib.platforms.linux;
+  };
+}

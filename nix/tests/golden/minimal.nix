@@ -1,0 +1,4 @@
+{
+  name = "minimal";
+  system.init = "/sbin/init";
+}

@@ -1,0 +1,330 @@
+# The modules on a nixpkgs: ordinary configurations evaluate to a descriptor,
+# and what can't work is refused with its remedy. Each attribute is what differs
+# from what is expected, null where nothing does.
+#
+#   shims  further modules that an old release needs for today's names
+{
+  nixpkgs,
+  system ? builtins.currentSystem,
+  shims ? [ ],
+}:
+let
+  nuc = import ../lib { inherit nixpkgs; };
+  lib = import (nixpkgs + "/lib");
+
+  containerOf =
+    modules:
+    nuc.mkContainer {
+      name = "web";
+      inherit system;
+      modules = shims ++ modules;
+    };
+  base = {
+    # Releases before 20.09 take no newer word than their own.
+    system.stateVersion = lib.mkDefault (lib.trivial.release or "18.03");
+  };
+  descriptorOf = module: builtins.fromJSON (discard (containerOf [ base module ]).config.nuc.descriptor);
+  contains = word: s: lib.length (lib.splitString word s) > 1;
+  discard = builtins.unsafeDiscardStringContext;
+
+  expect = expected: got: if expected == got then null else { inherit expected got; };
+  # A whole configuration: its toplevel's derivation and its descriptor.
+  evaluates =
+    module:
+    let
+      container = containerOf [
+        base
+        module
+      ];
+    in
+    expect true (
+      lib.hasSuffix ".drv" (discard container.toplevel.drvPath)
+      && lib.hasSuffix "nuc-web.json.drv" (discard container.descriptor.drvPath)
+    );
+  config = module: (containerOf [ base module ]).config;
+  failed = module: map (a: a.message) (lib.filter (a: !a.assertion) (config module).assertions);
+  # Refused by exactly one of nuc's assertions, whose message has these words.
+  refused =
+    words: module:
+    let
+      messages = lib.filter (lib.hasPrefix "nuc: ") (failed module);
+    in
+    if lib.length messages == 1 && lib.all (word: contains word (lib.head messages)) words then
+      null
+    else
+      {
+        expected = words;
+        got = messages;
+      };
+in
+{
+  empty = evaluates { };
+  postgresql = evaluates { services.postgresql.enable = true; };
+  nginx = evaluates {
+    services.nginx = {
+      enable = true;
+      virtualHosts.localhost.root = "/var/www";
+    };
+  };
+  openssh = evaluates { services.openssh.enable = true; };
+  redis = evaluates (
+    if lib.versionAtLeast (lib.trivial.release or "18.03") "22.05" then
+      { services.redis.servers."".enable = true; }
+    else
+      { services.redis.enable = true; }
+  );
+  hardened = evaluates {
+    systemd.services.hardened = {
+      wantedBy = [ "multi-user.target" ];
+      script = "exec sleep infinity";
+      serviceConfig = {
+        DynamicUser = true;
+        NoNewPrivileges = true;
+        PrivateDevices = true;
+        PrivateTmp = true;
+        ProtectKernelTunables = true;
+        ProtectSystem = "strict";
+        SystemCallFilter = "@system-service";
+      };
+    };
+  };
+  firewall = evaluates { networking.firewall.enable = true; };
+  sudo = evaluates {
+    security.sudo.enable = true;
+    users.users.ana = {
+      isNormalUser = true;
+      extraGroups = [ "wheel" ];
+    };
+  };
+  nix = evaluates { nuc.nix.enable = true; };
+
+  profile =
+    let
+      c = config { };
+      unit = name: c.systemd.services.${name}.enable;
+    in
+    expect
+      {
+        hostName = "web";
+        firewall = false;
+        dhcp = false;
+        console = "/dev/console";
+        getty = [
+          false
+          false
+          false
+        ];
+        container = true;
+      }
+      {
+        inherit (c.networking) hostName;
+        firewall = c.networking.firewall.enable;
+        dhcp = c.networking.useDHCP;
+        inherit (c.services.journald) console;
+        getty = map unit [
+          "console-getty"
+          "container-getty@"
+          "getty@"
+        ];
+        container = c.boot.isContainer;
+      };
+  # A profile gives way to the configuration.
+  configurationWins = expect "other" (config {
+    networking.hostName = "other";
+    networking.firewall.enable = true;
+  }).networking.hostName;
+
+  descriptor =
+    let
+      d = descriptorOf {
+        nuc = {
+          ports = [
+            {
+              host = 8080;
+              container = 80;
+            }
+          ];
+          mounts = [
+            {
+              source = "/home/ana/project";
+              target = "/srv/project";
+            }
+          ];
+          devices = [ "/dev/fuse" ];
+          resources.memoryMax = 1073741824;
+          ready.units = [ "nginx.service" ];
+          ephemeral = true;
+          environment.LANG = "C.UTF-8";
+        };
+      };
+    in
+    expect
+      {
+        name = "web";
+        ttyGroup = 3;
+        environment.LANG = "C.UTF-8";
+        init = "${d.system.toplevel}/init";
+        root.ephemeral = true;
+        mounts = [
+          {
+            source = "/nix/store";
+            target = "/nix/store";
+            readOnly = true;
+          }
+          {
+            kind = "bind";
+            source = "/home/ana/project";
+            target = "/srv/project";
+            readOnly = false;
+            recursive = false;
+            optional = false;
+          }
+        ];
+        ports = [
+          {
+            host = 8080;
+            container = 80;
+            protocol = "tcp";
+            address = "127.0.0.1";
+          }
+        ];
+        resources = {
+          memoryMax = 1073741824;
+          optional = false;
+        };
+        devices = [ "/dev/fuse" ];
+        units = [ "nginx.service" ];
+      }
+      {
+        inherit (d)
+          devices
+          mounts
+          name
+          resources
+          root
+          ;
+        inherit (d.system) environment init ttyGroup;
+        inherit (d.network) ports;
+        inherit (d.ready) units;
+      };
+  # The launcher's checks, named by option.
+  problem =
+    let
+      message = (containerOf [
+        base
+        {
+          nuc.mounts = [
+            {
+              source = "/a";
+              target = "/proc/a";
+            }
+          ];
+        }
+      ]).config.nuc.descriptor;
+    in
+    expect false (builtins.tryEval message).success;
+
+  kernelModules = refused [ "wireguard" "nuc.host.kernelModules" ] {
+    boot.kernelModules = [ "wireguard" ];
+  };
+  kernelModulesOfTheHost = expect [ ] (failed {
+    boot.kernelModules = [ "wireguard" ];
+    nuc.host.kernelModules = [ "wireguard" ];
+  });
+  sysctl = refused [ "vm.overcommit_memory" "nuc.host.sysctls" ] {
+    boot.kernel.sysctl = {
+      "vm.overcommit_memory" = 1;
+      "net.core.somaxconn" = 512;
+    };
+  };
+  swap = refused [ "/swapfile" "remove" ] { swapDevices = [ { device = "/swapfile"; } ]; };
+  blockDevice = refused [ "/data" "nuc.mounts" ] {
+    fileSystems."/data" = {
+      device = "/dev/sdb1";
+      fsType = "ext4";
+    };
+  };
+  tmpfsIsFine = expect [ ] (failed {
+    fileSystems."/data" = {
+      device = "tmpfs";
+      fsType = "tmpfs";
+    };
+  });
+  dynamicUser = refused [ "DynamicUser" "nuc.ids.count" "worker" ] {
+    nuc.ids.count = 4096;
+    systemd.services.worker = {
+      script = "true";
+      serviceConfig.DynamicUser = true;
+    };
+  };
+  shortRange = expect [ ] (failed {
+    nuc.ids.count = 4096;
+  });
+  idBeyondTheRange = refused [ "users.users.ana.uid = 5000" "nuc.ids.count" ] {
+    nuc.ids.count = 4096;
+    users.users.ana = {
+      isNormalUser = true;
+      uid = 5000;
+    };
+  };
+
+  realtimeIsSaid =
+    let
+      module = {
+        systemd.services.audio = {
+          script = "true";
+          serviceConfig.CPUSchedulingPolicy = "rr";
+        };
+      };
+      said = c: lib.any (contains "systemd.services.audio: CPUSchedulingPolicy") c.warnings;
+    in
+    expect
+      {
+        neutralised = true;
+        kept = false;
+        packages = true;
+      }
+      {
+        neutralised = said (config module);
+        kept = said (config {
+          imports = [ module ];
+          nuc.realtime = "keep";
+        });
+        packages = lib.any (
+          p: contains "nuc-ordinary-scheduling" (discard "${p}")
+        ) (config module).systemd.packages;
+      };
+
+  sandboxFallback =
+    expect
+      {
+        LoadCredential = "";
+        ProtectProc = "default";
+      }
+      (
+        let
+          inherit (config {
+            nuc.sandboxFallback.units = [ "worker" ];
+            systemd.services.worker = {
+              script = "true";
+              serviceConfig.ProtectProc = "invisible";
+            };
+          }) systemd;
+        in
+        {
+          inherit (systemd.services.worker.serviceConfig) LoadCredential ProtectProc;
+        }
+      );
+
+  nixInside =
+    let
+      d = descriptorOf { nuc.nix.enable = true; };
+    in
+    expect true (lib.any (m: m.target == "/nix/var/nix/daemon-socket") d.mounts);
+
+  rootOwned =
+    let
+      old = lib.versionOlder (lib.getVersion (containerOf [ base ]).pkgs.sudo) "1.9.13";
+    in
+    expect old (lib.any (contains "-sudo-") ((descriptorOf { }).rootOwned or [ ]));
+}

@@ -1,0 +1,100 @@
+# Containers of ordinary NixOS configurations on a whole NixOS tree, for
+# `make test-nixos`.
+{
+  # A tree of nixpkgs.
+  nixpkgs,
+  # The Debian tree in the store, for a tree of nixpkgs that can't be had built.
+  debian ? null,
+  # A public key that may log in.
+  key ? "",
+}:
+let
+  nuc = import ../../. { inherit nixpkgs; };
+
+  tree = builtins.storePath debian;
+  pkgs =
+    if debian == null then
+      import nixpkgs { config = { }; }
+    else
+      import ../debian-packages.nix { inherit nixpkgs tree; };
+  root = pkgs.runCommand "root" { } ''
+    mkdir $out
+    for folder in bin lib lib64 sbin; do ln -s usr/$folder $out/$folder; done
+  '';
+  backing =
+    if debian == null then [ ] else [ (import ../debian-backing.nix { inherit tree root; }) ];
+
+  inherit (pkgs) lib;
+
+  configurations = {
+    postgresql = ./postgresql.nix;
+    nginx = ./nginx.nix;
+    sshd = ./sshd.nix;
+    redis = ./redis.nix;
+    hardened = ./hardened.nix;
+    realtime = ./realtime.nix;
+  };
+
+  failed = c: map (a: a.message) (builtins.filter (a: !a.assertion) c.config.assertions);
+
+  container =
+    name: modules:
+    nuc.mkContainer {
+      inherit name pkgs;
+      modules = backing ++ modules;
+    };
+
+  web = builtins.attrValues configurations ++ [ (import ./web.nix { inherit key; }) ];
+in
+{
+  names = builtins.attrNames configurations;
+
+  evaluated = builtins.mapAttrs (
+    name: file:
+    let
+      c = container name [ file ];
+    in
+    {
+      toplevel = c.toplevel.drvPath;
+      descriptor = c.config.nuc.descriptor;
+      failed = failed c;
+    }
+  ) configurations;
+
+  refused = builtins.mapAttrs (name: case: {
+    inherit (case) says;
+    failed = failed (container "refused" [ case.module ]);
+  }) (import ./refused.nix);
+
+  refusedToplevel =
+    let
+      inherit (import ./refused.nix) swap;
+    in
+    (builtins.tryEval (container "refused" [ swap.module ]).toplevel.drvPath).success;
+
+  allowed = builtins.mapAttrs (name: module: failed (container "allowed" [ module ])) (
+    import ./allowed.nix
+  );
+
+  # Every option of nuc's, by its name.
+  options =
+    let
+      list = lib.optionAttrSetToDocList { inherit ((container "options" [ ]).options) nuc; };
+    in
+    builtins.listToAttrs (
+      map (option: {
+        inherit (option) name;
+        value = option.description or "";
+      }) list
+    );
+
+  # What is booted, and what it is switched to.
+  first = (container "web" web).descriptor;
+  short =
+    (container "short" [
+      ./postgresql.nix
+      ./nginx.nix
+      { nuc.ids.count = 4096; }
+    ]).descriptor;
+  second = (container "web" (web ++ [ ./second.nix ])).descriptor;
+}

@@ -1,0 +1,227 @@
+package integration
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/nix-user-containers/nuc/test/harness"
+)
+
+// daemonSocket is where Nix's daemon listens.
+const daemonSocket = "/nix/var/nix/daemon-socket/socket"
+
+// nixDaemon makes a store that an unprivileged user can build in, unless this
+// machine has one.
+func nixDaemon(t *testing.T) {
+	t.Helper()
+	if conn, err := net.Dial("unix", daemonSocket); err == nil {
+		conn.Close()
+		return
+	}
+	if os.Geteuid() != 0 {
+		t.Skip("no Nix daemon runs here, and only root can start one")
+	}
+	conf := t.TempDir()
+	settings := "build-users-group =\nsandbox = false\nexperimental-features = nix-command flakes\nsubstituters =\nflake-registry =\n"
+	if err := os.WriteFile(filepath.Join(conf, "nix.conf"), []byte(settings), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	daemon := exec.Command("nix-daemon")
+	daemon.Env = append(os.Environ(), "NIX_CONF_DIR="+conf)
+	if err := daemon.Start(); err != nil {
+		t.Fatalf("%v; scripts/setup test installs it", err)
+	}
+	t.Cleanup(func() {
+		_ = daemon.Process.Signal(unix.SIGTERM)
+		_ = daemon.Wait()
+		_ = os.Remove(daemonSocket)
+	})
+	harness.Eventually(t, patience, "Nix's daemon listens", func() bool {
+		conn, err := net.Dial("unix", daemonSocket)
+		if err == nil {
+			conn.Close()
+		}
+		return err == nil
+	})
+}
+
+// project is a flake with nuc's functions in it, and no nixpkgs. Its system is
+// real in all that nuc sees of one: store paths with references, an init in the
+// store, a switch program. What they execute is the Debian tree's.
+const project = `{
+  outputs = _:
+    let
+      nuc = import ./nuc { };
+      system = "%s";
+      sh = name: script: derivation {
+        inherit name system;
+        builder = "/bin/sh";
+        args = [ "-ec" script ];
+        PATH = "/usr/bin:/bin";
+      };
+      greeting = sh "greeting" "echo %s >$out";
+      toplevel = sh "nixos-system-web" ''
+        mkdir -p $out/bin
+        printf '#!/bin/sh\nexec /sbin/init\n' >$out/init
+        printf '#!/bin/sh\necho "$1: $(cat ${greeting})"\n' >$out/bin/switch-to-configuration
+        chmod +x $out/init $out/bin/switch-to-configuration
+      '';
+      descriptor = nuc.mkDescriptor {
+        name = "web";
+        system = {
+          init = "${toplevel}/init";
+          toplevel = "${toplevel}";
+          switch = [ "${toplevel}/bin/switch-to-configuration" "switch" ];
+          ttyGroup = 5;
+        };
+        root.tree = "%s";
+        mounts = [ { source = "/nix/store"; target = "/nix/store"; readOnly = true; } ];
+      };
+    in
+    {
+      nucContainers.${system}.web.descriptor = derivation {
+        name = "nuc-web.json";
+        inherit system descriptor;
+        passAsFile = [ "descriptor" ];
+        builder = "/bin/sh";
+        args = [ "-ec" "/bin/cat $descriptorPath >$out" ];
+      };
+    };
+}
+`
+
+func TestFlake(t *testing.T) {
+	nixDaemon(t)
+	h := harness.New(t)
+	h.Setenv("NIX_REMOTE", "daemon")
+	folder := filepath.Join(h.Dir, "project")
+	if r := h.Host("cp", "-rT", filepath.Join(readable(h), "nix"), folder+"-nix"); r.Code != 0 {
+		h.Fatalf("%s", r)
+	}
+	h.Host("mkdir", folder)
+	h.Host("mv", folder+"-nix", folder+"/nuc")
+	tree := h.Tree("trixie")
+	write := func(greeting string) {
+		h.Write("project/flake.nix", fmt.Sprintf(project, nixSystem(t), greeting, tree), 0o644)
+	}
+	h.Own("web")
+
+	write("first")
+	h.Must("up", folder+"#web")
+	toplevel := h.Must("inspect", "web", "--query", "system.toplevel")
+	if !strings.HasPrefix(toplevel, "/nix/store/") {
+		h.Fatalf("system.toplevel is %q, no store path", toplevel)
+	}
+	if got := h.Must("exec", folder, "sh", "-c", toplevel+"/bin/switch-to-configuration test"); got != "test: first" {
+		h.Errorf("the container doesn't see the system's closure: %q", got)
+	}
+	// Its referrer goes first, which names it.
+	deletable := func() bool {
+		r := h.Host("nix-store", "--query", "--referrers-closure", toplevel)
+		r = h.Host("nix-store", append([]string{"--delete"}, strings.Fields(r.Stdout)...)...)
+		h.Logf("%s", r)
+		return r.Code == 0
+	}
+	harness.Eventually(h, patience, "the generation is a root of the garbage collector", func() bool {
+		entries, _ := filepath.Glob(filepath.Join(h.State, "nuc/web/generations/1.root*"))
+		return len(entries) > 0
+	})
+	if r := h.Host("nix-store", "--delete", toplevel); r.Code == 0 {
+		h.Fatal("Nix could collect the running container's system")
+	}
+
+	// Unchanged, all containers of the folder, by the folder's name.
+	if r := h.Nuc("up", folder); r.Code != 0 || !strings.Contains(r.Stdout, "web: ready") || strings.Contains(r.Stderr, "building") {
+		h.Errorf("up of an unchanged flake:\n%s", r)
+	}
+	write("second")
+	r := h.Nuc("switch", "web")
+	if r.Code != 0 || !strings.Contains(r.Stdout, "switch: second") || !strings.Contains(r.Stdout, "generation 2") {
+		h.Errorf("switch to a changed flake:\n%s", r)
+	}
+	if r := h.Nuc("diff", "web"); r.Code != 0 || !strings.Contains(r.Stdout, "system.toplevel") {
+		h.Errorf("diff:\n%s", r)
+	}
+	if r := h.Nuc("rollback", "web"); r.Code != 0 || !strings.Contains(r.Stdout, "switch: first") {
+		h.Errorf("rollback:\n%s", r)
+	}
+
+	// What can be wrong leaves the running container alone.
+	for _, bad := range []struct {
+		name, flake string
+		args        []string
+		want        []string
+	}{
+		{"mistyped", "", []string{"up", folder + "#wob"}, []string{"did you mean #web"}},
+		{"no flake", "", []string{"up", h.Dir}, []string{"flake.nix", "configuration.nix"}},
+		{"build failure", "third; exit 1; :", []string{"switch", "web"}, []string{"nix build failed", "nothing was changed"}},
+		{"syntax", "${", []string{"switch", "web"}, []string{"nix build failed", "nothing was changed"}},
+	} {
+		if bad.flake != "" {
+			write(bad.flake)
+		}
+		r := h.Nuc(bad.args...)
+		for _, want := range bad.want {
+			if r.Code != 1 || !strings.Contains(r.Stderr, want) {
+				h.Errorf("%s: want status 1 and %q:\n%s", bad.name, want, r)
+			}
+		}
+	}
+	write("first")
+	h.Setenv("PATH", "/nowhere")
+	if r := h.Nuc("switch", "web"); r.Code != 1 || !strings.Contains(r.Stderr, "nix is not on PATH") {
+		h.Errorf("without nix: want one line that says so:\n%s", r)
+	}
+	h.Setenv("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+	if status := h.Status("web"); status != "ready" {
+		h.Errorf("after all that, web is %q", status)
+	}
+
+	h.Must("stop", "web")
+	time.Sleep(1100 * time.Millisecond) // file times count whole seconds somewhere
+	if r := h.Nuc("generations", "web", "--delete-older-than", "0m"); r.Code != 0 || !strings.Contains(r.Stdout, "deleted") {
+		h.Errorf("delete generations:\n%s", r)
+	}
+	if list := h.Must("generations", "web", "--json"); strings.Count(list, `"generation"`) != 1 || !strings.Contains(list, `"current": true`) {
+		h.Errorf("only the current generation must be left:\n%s", list)
+	}
+	h.Must("rm", "--state", "--yes", "web")
+	if !deletable() {
+		h.Errorf("a removed container still keeps %s alive", toplevel)
+	}
+}
+
+// readable is a copy of nuc's Nix files that the test's user can read.
+func readable(h *harness.H) string {
+	h.Helper()
+	folder, err := os.MkdirTemp("/tmp", "nuc-it-nix-*")
+	if err != nil {
+		h.Fatal(err)
+	}
+	h.Cleanup(func() { os.RemoveAll(folder) })
+	if err := os.CopyFS(filepath.Join(folder, "nix"), os.DirFS(filepath.Join(harness.Repository(h), "nix"))); err != nil {
+		h.Fatal(err)
+	}
+	if err := os.Chmod(folder, 0o755); err != nil {
+		h.Fatal(err)
+	}
+	return folder
+}
+
+// nixSystem is this machine's platform, as Nix calls it.
+func nixSystem(t *testing.T) string {
+	t.Helper()
+	out, err := exec.Command("nix-instantiate", "--eval", "--expr", "builtins.currentSystem", "--store", "dummy://").Output()
+	if err != nil {
+		t.Fatalf("nix-instantiate: %v", err)
+	}
+	return strings.Trim(strings.TrimSpace(string(out)), `"`)
+}

@@ -1,0 +1,318 @@
+package nixos
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nix-user-containers/nuc/test/harness"
+)
+
+// patience is for what takes seconds on a busy machine.
+const patience = 60 * time.Second
+
+// web is the booted container.
+type web struct {
+	*harness.H
+	place
+	key                      string
+	database, old, next, ssh int // ports of the host
+}
+
+// TestBoot is one container's life, step by step: each needs those before it.
+func TestBoot(t *testing.T) {
+	p := prepared(t)
+	if p.debian == "" {
+		t.Skip("only nixos-18.03 is booted: other trees need a binary cache, see checks.vm of the flake")
+	}
+	first, second := p.build(t, "first"), p.build(t, "second")
+	h := harness.New(t)
+	w := &web{
+		H: h, place: p,
+		database: harness.FreePort(h), old: harness.FreePort(h), next: harness.FreePort(h), ssh: harness.FreePort(h),
+	}
+	key, err := os.ReadFile(filepath.Join(p.store, "key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.key = h.Write("key", string(key), 0o600)
+
+	from, to := w.toplevel(first), w.toplevel(second)
+	r := h.Nuc("up", w.descriptor(first))
+	if r.Code != 0 {
+		t.Fatalf("%s", r)
+	}
+	t.Logf("ready after %s", r.Duration.Round(10*time.Millisecond))
+	steps := []struct {
+		name string
+		step func(t *testing.T)
+	}{
+		{"Running", w.running},
+		{"Units", func(t *testing.T) {
+			w.active(t, "postgresql", "nginx", "sshd", "redis", "hardened", "realtime")
+		}},
+		{"Store", w.storeIsNobodys},
+		{"Database", w.queries},
+		{"Web", func(t *testing.T) { w.serves(t, w.old, w.next) }},
+		{"Login", w.logsIn},
+		{"Sudo", w.sudo},
+		{"Hardened", w.hardened},
+		{"Realtime", w.realtime},
+		{"DryActivate", func(t *testing.T) { w.dryActivate(t, from, to) }},
+		{"Switch", func(t *testing.T) { w.switches(t, to) }},
+		{"AfterSwitch", func(t *testing.T) {
+			w.current(t, to)
+			w.serves(t, w.next, w.old)
+			w.active(t, "postgresql", "nginx", "sshd", "hardened")
+			w.gone(t, "redis")
+			w.queries(t)
+			if r := h.Exec("web", "id", "-u", "cleo"); r.Code != 0 {
+				t.Errorf("the new generation's user isn't there: %s", r)
+			}
+			w.running(t)
+		}},
+		{"Rollback", func(t *testing.T) { w.switches(t, from) }},
+		{"AfterRollback", func(t *testing.T) {
+			w.current(t, from)
+			w.serves(t, w.old, w.next)
+			w.active(t, "postgresql", "nginx", "sshd", "redis", "hardened")
+			if r := h.Exec("web", "id", "-u", "cleo"); r.Code == 0 {
+				t.Errorf("the other generation's user is still there: %s", r)
+			}
+			w.running(t)
+		}},
+		{"Stop", w.stops},
+	}
+	for _, s := range steps {
+		if !t.Run(s.name, s.step) {
+			t.Logf("journal:\n%s", h.Nuc("logs", "-n", "60", "web").Stdout)
+			return
+		}
+	}
+}
+
+// TestBootShortRange boots where 4096 ids are all there is: nobody and nogroup
+// are 65534 in NixOS, and real all the same.
+func TestBootShortRange(t *testing.T) {
+	p := prepared(t)
+	if p.debian == "" {
+		t.Skip("only nixos-18.03 is booted")
+	}
+	short := p.build(t, "short")
+	h := harness.New(t, harness.WithRanges(harness.ShortRange))
+	h.Must("up", h.Descriptor("short", func(d map[string]any) { p.fromStore(h, d, short) }))
+	isRunning(t, h, "short")
+	h.Must("exec", "short", "systemctl", "is-active", "postgresql.service", "nginx.service", "nscd.service")
+	r := h.Exec("short", "sh", "-c", "touch /tmp/f && chown nobody:nogroup /tmp/f && stat -c %u:%g:%U:%G /tmp/f")
+	if r.Stdout != "65534:65534:nobody:nogroup\n" {
+		t.Errorf("%s", r)
+	}
+}
+
+// toplevel is the system of a descriptor in the store.
+func (w *web) toplevel(descriptor string) string {
+	w.Helper()
+	system := harness.Section(w.read(w, descriptor), "system")
+	toplevel, _ := system["toplevel"].(string)
+	if !strings.HasPrefix(toplevel, "/nix/store/") {
+		w.Fatalf("system.toplevel of %s is %q", descriptor, toplevel)
+	}
+	return toplevel
+}
+
+// descriptor is the first one, with the ports of the test.
+func (w *web) descriptor(storePath string) string {
+	w.Helper()
+	return w.Descriptor("web", func(d map[string]any) {
+		w.fromStore(w, d, storePath)
+		hosts := map[int]int{5432: w.database, 8080: w.old, 22: w.ssh}
+		network := harness.Section(d, "network")
+		declared, _ := network["ports"].([]any)
+		if len(declared) != len(hosts) {
+			w.Errorf("the ports of the services are %v, want those of %v", declared, hosts)
+		}
+		for _, entry := range declared {
+			port := entry.(map[string]any)
+			container, _ := port["container"].(float64)
+			host := hosts[int(container)]
+			if host == 0 {
+				w.Errorf("nothing listens on the declared port %v", port)
+			}
+			port["host"] = host
+		}
+		// Where the next generation will listen.
+		network["ports"] = append(declared, map[string]any{"host": w.next, "container": 8081})
+	})
+}
+
+func (w *web) running(t *testing.T) { isRunning(t, w.H, "web") }
+
+func isRunning(t *testing.T, h *harness.H, name string) {
+	t.Helper()
+	r := h.Exec(name, "systemctl", "is-system-running", "--wait")
+	if strings.TrimSpace(r.Stdout) != "running" {
+		t.Errorf("%s%s", r, h.Exec(name, "systemctl", "list-units", "--failed", "--plain", "--no-legend").Stdout)
+	}
+}
+
+func (w *web) active(t *testing.T, units ...string) {
+	t.Helper()
+	for _, unit := range units {
+		if r := w.Exec("web", "systemctl", "is-active", unit+".service"); r.Stdout != "active\n" {
+			t.Errorf("%s", r)
+		}
+	}
+}
+
+func (w *web) gone(t *testing.T, unit string) {
+	t.Helper()
+	if r := w.Exec("web", "systemctl", "is-active", unit+".service"); r.Stdout != "inactive\n" {
+		t.Errorf("%s", r)
+	}
+}
+
+// storeIsNobodys shows that what follows works on a store that isn't the
+// container's root's, as a multi-user Nix has it.
+func (w *web) storeIsNobodys(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("the store belongs to the user who boots: as root, it belongs to another")
+	}
+	r := w.Exec("web", "stat", "-Lc", "%U:%G", "/run/current-system")
+	if r.Stdout != "nobody:nogroup\n" {
+		t.Errorf("%s", r)
+	}
+	if r := w.Exec("web", "touch", "/nix/store/written"); r.Code == 0 {
+		t.Errorf("the store can be written to: %s", r)
+	}
+}
+
+func (w *web) queries(t *testing.T) {
+	url := fmt.Sprintf("postgresql://app@127.0.0.1:%d/app", w.database)
+	r := w.Host("psql", "-X", url, "-Atc", "SELECT 6 * 7, current_user, inet_server_port()")
+	if r.Stdout != "42|app|5432\n" {
+		t.Errorf("%s", r)
+	}
+}
+
+// serves looks for nginx behind one port, and for nobody behind the other.
+func (w *web) serves(t *testing.T, here, notThere int) {
+	t.Helper()
+	get := func(port int) harness.Result {
+		return w.Host("curl", "-fsS", "--max-time", "10", fmt.Sprintf("http://127.0.0.1:%d/", port))
+	}
+	harness.Eventually(t, patience, "nginx answers", func() bool {
+		return get(here).Stdout == "served from the store"
+	})
+	if r := get(notThere); r.Code == 0 {
+		t.Errorf("nginx answers at the other port, too: %s", r)
+	}
+}
+
+// remote runs a command through sshd, in a login shell as a person has it.
+func (w *web) remote(user, command string) harness.Result {
+	return w.Host("ssh", "-F", "none", "-i", w.key, "-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes",
+		"-o", "UserKnownHostsFile=/dev/null", "-o", "StrictHostKeyChecking=no", "-o", "LogLevel=ERROR",
+		"-p", fmt.Sprint(w.ssh), user+"@127.0.0.1", "bash -lc '"+command+"'")
+}
+
+func (w *web) logsIn(t *testing.T) {
+	started := time.Now()
+	r := w.remote("ana", "id -un; loginctl --no-legend list-sessions")
+	lines := strings.Split(strings.TrimSpace(r.Stdout), "\n")
+	if r.Code != 0 || lines[0] != "ana" || len(lines) < 2 || !strings.Contains(lines[1], "ana") {
+		t.Errorf("want ana with a session of logind's: %s", r)
+	}
+	// logind that can't be reached costs PAM half a minute and more.
+	if took := time.Since(started); took > 20*time.Second {
+		t.Errorf("a login took %s", took)
+	}
+	if r := w.remote("ben", "true"); r.Code == 0 {
+		t.Error("ben, who has no key, is let in")
+	}
+}
+
+func (w *web) sudo(t *testing.T) {
+	if r := w.remote("ana", "sudo -n id -u"); r.Stdout != "0\n" {
+		t.Errorf("sudo in a login: %s", r)
+	}
+	if r := w.Exec("web", "su", "-", "ana", "-c", "sudo -n id -u"); r.Stdout != "0\n" {
+		t.Errorf("sudo after su: %s", r)
+	}
+	if r := w.Nuc("exec", "-u", "ana", "web", "sh", "-c", "sudo -n id -u"); r.Stdout != "0\n" {
+		t.Errorf("sudo through nuc exec: %s", r)
+	}
+	if r := w.Nuc("exec", "-u", "ben", "web", "sh", "-c", "sudo -n id -u"); r.Code == 0 {
+		t.Errorf("sudo for ben, who isn't in wheel: %s", r)
+	}
+}
+
+// hardened reads from inside the unit's sandbox that it is one.
+func (w *web) hardened(t *testing.T) {
+	pid := strings.TrimSpace(w.Must("exec", "web", "systemctl", "show", "-P", "MainPID", "hardened"))
+	status := w.Must("exec", "web", "cat", "/proc/"+pid+"/status")
+	for _, want := range []string{"NoNewPrivs:\t1", "Seccomp:\t2", "CapBnd:\t0000000000000000"} {
+		if !strings.Contains(status, want) {
+			t.Errorf("want %q in the service's status:\n%s", want, status)
+		}
+	}
+	user := w.Must("exec", "web", "stat", "-c", "%u", "/proc/"+pid)
+	var uid int
+	if _, err := fmt.Sscan(user, &uid); err != nil || uid < 61184 || uid > 65519 {
+		t.Errorf("DynamicUser has the id %q (%v)", user, err)
+	}
+	for _, path := range []string{"/etc/written", "/home/written", "/usr/written"} {
+		if r := w.Exec("web", "nsenter", "-t", pid, "-m", "touch", path); r.Code == 0 {
+			t.Errorf("the sandbox lets %s be written", path)
+		}
+	}
+}
+
+func (w *web) realtime(t *testing.T) {
+	pid := strings.TrimSpace(w.Must("exec", "web", "systemctl", "show", "-P", "MainPID", "realtime"))
+	if r := w.Exec("web", "chrt", "-p", pid); !strings.Contains(r.Stdout, "SCHED_OTHER") {
+		t.Errorf("%s", r)
+	}
+}
+
+func (w *web) dryActivate(t *testing.T, from, to string) {
+	r := w.Exec("web", to+"/bin/switch-to-configuration", "dry-activate")
+	said := r.Stdout + r.Stderr
+	if r.Code != 0 || !strings.Contains(said, "nginx.service") || !strings.Contains(said, "redis.service") {
+		t.Errorf("want nginx and redis to be named: %s", r)
+	}
+	w.current(t, from)
+	w.active(t, "redis")
+}
+
+func (w *web) switches(t *testing.T, toplevel string) {
+	database := w.Must("exec", "web", "systemctl", "show", "-P", "MainPID", "postgresql")
+	r := w.Exec("web", toplevel+"/bin/switch-to-configuration", "switch")
+	if r.Code != 0 {
+		t.Fatalf("%s", r)
+	}
+	t.Logf("switched in %s", r.Duration.Round(10*time.Millisecond))
+	if after := w.Must("exec", "web", "systemctl", "show", "-P", "MainPID", "postgresql"); after != database {
+		t.Errorf("postgresql, which didn't change, was restarted: %s is now %s", database, after)
+	}
+}
+
+func (w *web) current(t *testing.T, toplevel string) {
+	t.Helper()
+	if got := w.Must("exec", "web", "readlink", "/run/current-system"); got != toplevel {
+		t.Errorf("the current system is %s, not %s", got, toplevel)
+	}
+}
+
+func (w *web) stops(t *testing.T) {
+	r := w.Nuc("stop", "web")
+	if r.Code != 0 {
+		t.Errorf("%s", r)
+	}
+	t.Logf("stopped in %s", r.Duration.Round(10*time.Millisecond))
+	if status := w.Status("web"); status != "stopped" {
+		t.Errorf("the container is %q", status)
+	}
+}
