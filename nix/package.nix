@@ -15,16 +15,15 @@ buildGoModule {
     root = ../.;
     fileset = lib.fileset.unions [
       ../docs
+      ../embed.go
       ../flake.lock
       ../go
       ../go.mod
       ../go.sum
-      ../nix/default.nix
-      ../nix/lib
-      ../nix/modules
-      ../nix/overlay.nix
-      ../nix/package.nix
-      ../nix/project.nix
+      ./default.nix
+      ./lib
+      ./modules
+      ./package.nix
       # The packages' tests import it.
       ../test/leaktest
     ];
@@ -40,12 +39,7 @@ buildGoModule {
   ];
 
   nativeBuildInputs = [ installShellFiles ];
-  # A folder with a configuration.nix and no flake is built with share/nuc/nix.
-  postInstall = ''
-    mkdir -p $out/share/nuc
-    cp -r flake.lock nix $out/share/nuc/
-  ''
-  + lib.optionalString (stdenv.buildPlatform.canExecute stdenv.hostPlatform) ''
+  postInstall = lib.optionalString (stdenv.buildPlatform.canExecute stdenv.hostPlatform) ''
     installShellCompletion --cmd nuc \
       --bash <($out/bin/nuc completion bash) \
       --zsh <($out/bin/nuc completion zsh) \

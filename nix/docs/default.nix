@@ -6,15 +6,16 @@
   runCommand,
 }:
 let
+  # By path in the repository, not in the store.
+  shown = file: lib.removePrefix "${toString ../..}/" (toString file);
   evaluated = lib.evalModules { modules = [ ../modules/container/options.nix ]; };
   options = nixosOptionsDoc {
     options = removeAttrs evaluated.options [ "_module" ];
-    # Shown by path in the repository, not in the store.
     transformOptions =
       option:
       option
       // {
-        declarations = map (file: lib.removePrefix "${toString ../..}/" (toString file)) option.declarations;
+        declarations = map shown option.declarations;
       };
   };
 in

@@ -7,7 +7,6 @@ let
     attrNames
     concatMap
     concatStringsSep
-    filter
     isList
     typeOf
     ;
@@ -24,9 +23,7 @@ let
     }).options;
 
   simple =
-    v:
-    !isList v && typeOf v != "set"
-    || isList v && builtins.length v <= 1 && builtins.all simple v;
+    v: if isList v then builtins.length v <= 1 && builtins.all simple v else typeOf v != "set";
   nix =
     indent: v:
     let
@@ -68,21 +65,15 @@ let
       let
         option = options.${name};
         here = path ++ [ name ];
-        placeholder = if builtins.match "attribute set of.*" option.type.description != null then "<name>" else "*";
-        inside = filter (n: n != "_module") (attrNames (option.type.getSubOptions here));
+        isSet = builtins.match "attribute set of.*" option.type.description != null;
+        inside = removeAttrs (option.type.getSubOptions here) [ "_module" ];
       in
       if (option._type or null) != "option" then
         flatten here option
       else if option.internal or false then
         [ ]
       else
-        [ (entry here option) ]
-        ++ (
-          if inside == [ ] then
-            [ ]
-          else
-            flatten (here ++ [ placeholder ]) (removeAttrs (option.type.getSubOptions here) [ "_module" ])
-        )
+        [ (entry here option) ] ++ flatten (here ++ [ (if isSet then "<name>" else "*") ]) inside
     ) (attrNames options);
 
   entry =

@@ -44,36 +44,36 @@ let
   problem =
     path: v: expected:
     "${at path}: ${show v}: expected ${expected}";
+  problemUnless =
+    path: v: expected:
+    if expected == null then [ ] else [ (problem path v expected) ];
   indexed = f: list: concatLists (genList (i: f i (elemAt list i)) (length list));
 
+  # What a value was expected to be, null if it is of the type.
+  unless = good: expected: if good then null else expected;
   types = {
-    string = path: spec: v: if !isText v then "a string" else null;
-    boolean = path: spec: v: if typeOf v != "bool" then "true or false" else null;
+    string = _: v: unless (isText v) "a string";
+    boolean = _: v: unless (typeOf v == "bool") "true or false";
     integer =
-      path: spec: v:
-      let
-        range =
-          if spec.minimum == spec.maximum then
-            toString spec.minimum
-          else if spec.maximum == 9223372036854775807 then
-            "an integer, at least ${toString spec.minimum}"
-          else
-            "an integer from ${toString spec.minimum} to ${toString spec.maximum}";
-      in
-      if typeOf v != "int" || v < spec.minimum || v > spec.maximum then range else null;
+      spec: v:
+      unless (typeOf v == "int" && v >= spec.minimum && v <= spec.maximum) (
+        if spec.minimum == spec.maximum then
+          toString spec.minimum
+        else if spec.maximum == 9223372036854775807 then
+          "an integer, at least ${toString spec.minimum}"
+        else
+          "an integer from ${toString spec.minimum} to ${toString spec.maximum}"
+      );
     notYet =
-      path: spec: v:
-      if !elem v spec.allowed then "nothing, as it is not supported yet: leave it out" else null;
+      spec: v: unless (elem v spec.allowed) "nothing, as it is not supported yet: leave it out";
     array =
-      path: spec: v:
+      spec: v:
       if typeOf v != "list" then
         "a list"
-      else if spec ? first && v == [ ] then
-        "a command with its arguments"
       else
-        null;
-    map = path: spec: v: if typeOf v != "set" || isText v then "an attribute set of strings" else null;
-    object = path: spec: v: if typeOf v != "set" || isText v then "an attribute set" else null;
+        unless (!(spec ? first) || v != [ ]) "a command with its arguments";
+    map = _: v: unless (typeOf v == "set" && !isText v) "an attribute set of strings";
+    object = _: v: unless (typeOf v == "set" && !isText v) "an attribute set";
   };
 
   inner = {
@@ -90,35 +90,35 @@ let
           else
             rules.${spec.rule} s;
       in
-      if expected == null then [ ] else [ (problem path v expected) ];
+      problemUnless path v expected;
     array =
       path: spec: v:
-      indexed (
-        i: item: walk (path ++ [ i ]) (if i == 0 && spec ? first then spec.first else spec.items) item
-      ) v
+      let
+        of = i: if i == 0 && spec ? first then spec.first else spec.items;
+      in
+      indexed (i: walk (path ++ [ i ]) (of i)) v
       ++ further path spec v;
     map =
       path: spec: v:
       concatMap (
         key:
-        let
-          expected = rules.${spec.keyRule} key;
-        in
-        (if expected == null then [ ] else [ (problem (path ++ [ key ]) key expected) ])
+        problemUnless (path ++ [ key ]) key (rules.${spec.keyRule} key)
         ++ walk (path ++ [ key ]) spec.values v.${key}
       ) (attrNames v);
     object =
       path: spec: v:
-      concatMap (
-        key:
-        if hasAttr key spec.fields then
-          walk (path ++ [ key ]) spec.fields.${key} v.${key}
-        else
-          [
-            "${at (path ++ [ key ])}: ${show v.${key}}: expected a known key: one of ${concatStringsSep ", " (attrNames spec.fields)}"
-          ]
-      ) (attrNames v)
-      ++ concatMap (key: if hasAttr key v then [ ] else missing (path ++ [ key ]) spec.fields.${key}) spec.required
+      let
+        known = concatStringsSep ", " (attrNames spec.fields);
+        given =
+          key:
+          if hasAttr key spec.fields then
+            walk (path ++ [ key ]) spec.fields.${key} v.${key}
+          else
+            [ (problem (path ++ [ key ]) v.${key} "a known key: one of ${known}") ];
+        absent = key: if hasAttr key v then [ ] else missing (path ++ [ key ]) spec.fields.${key};
+      in
+      concatMap given (attrNames v)
+      ++ concatMap absent spec.required
       ++ further path spec v;
   };
 
@@ -130,14 +130,14 @@ let
     else
       let
         expected =
-          if spec.type == "string" then rules.${spec.rule} "" else types.${spec.type} path spec "";
+          if spec.type == "string" then rules.${spec.rule} "" else types.${spec.type} spec "";
       in
       [ "${at path}: missing: expected ${expected}" ];
 
   walk =
     path: spec: v:
     let
-      expected = types.${spec.type} path spec v;
+      expected = types.${spec.type} spec v;
     in
     if expected != null then [ (problem path v expected) ] else inner.${spec.type} path spec v;
 
@@ -150,21 +150,15 @@ let
       let
         wellTyped = typeOf (v.state or true) == "bool" && typeOf (v.ephemeral or true) == "bool";
         ephemeral = v.ephemeral or (!(v.state or true));
+        other = at (path ++ [ "ephemeral" ]);
+        refuse = key: problem (path ++ [ key ]) v.${key};
       in
       if !wellTyped then
         [ ]
       else if v ? state && v ? ephemeral && v.state == v.ephemeral then
-        [
-          (problem (
-            path ++ [ "state" ]
-          ) v.state "the opposite of ${at (path ++ [ "ephemeral" ])}: leave one of the two out")
-        ]
+        [ (refuse "state" "the opposite of ${other}: leave one of the two out") ]
       else if v ? sizeBytes && ephemeral == false then
-        [
-          (problem (
-            path ++ [ "sizeBytes" ]
-          ) v.sizeBytes "it only with ${at (path ++ [ "ephemeral" ])}: leave it out, or set that to true")
-        ]
+        [ (refuse "sizeBytes" "it only with ${other}: leave it out, or set that to true") ]
       else
         [ ];
 
@@ -192,7 +186,9 @@ let
       else
         [ ];
 
-    mounts = path: v: twice path v "target" (a: b: a.target == b.target) "a target that no other mount has";
+    mounts =
+      path: v:
+      twice path v "target" (a: b: a.target == b.target) "a target that no other mount has";
 
     network =
       path: v:

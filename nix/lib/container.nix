@@ -16,7 +16,7 @@ let
   # Not there in a flake's pure evaluation.
   currentSystem =
     builtins.currentSystem
-      or (throw "nuc: mkContainer: on which platform? give it { pkgs = …; } or { system = \"x86_64-linux\"; }");
+      or (throw "nuc: mkContainer: on which platform? give it { pkgs = …; } or { system = …; }");
 in
 {
   name,
@@ -41,7 +41,9 @@ let
         if pkgs != null then
           { pkgs = lib.mkDefault pkgs; }
         else
-          lib.optionalAttrs (options.nixpkgs ? hostPlatform) { hostPlatform = lib.mkDefault system; };
+          lib.optionalAttrs (options.nixpkgs ? hostPlatform) {
+            hostPlatform = lib.mkDefault system;
+          };
     };
 
   evaluated = import (nixpkgs + "/nixos/lib/eval-config.nix") {

@@ -14,6 +14,5 @@ rec {
   inherit (descriptor) mkDescriptor problems;
   mkApps = import ./apps.nix;
   mkContainer = import ./container.nix { inherit mkApps nixpkgs nuc; };
-  nameOf = import ./name.nix;
   ports = import ./ports.nix;
 }

@@ -74,7 +74,8 @@ rec {
   mkDescriptorAt =
     at: attributes:
     let
-      descriptor = if typeOf attributes == "set" then { version = 1; } // withoutNull attributes else attributes;
+      descriptor =
+        if typeOf attributes == "set" then { version = 1; } // withoutNull attributes else attributes;
       found = problemsAt at descriptor;
     in
     if found == [ ] then

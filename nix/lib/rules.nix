@@ -50,11 +50,14 @@ let
     && builtins.all (good: good) all
     && (if length sides == 2 then length all <= 7 else length sides == 1 && length all == 8);
 
-  signals = "HUP|INT|QUIT|ILL|TRAP|ABRT|BUS|FPE|USR1|SEGV|USR2|PIPE|ALRM|TERM|CHLD|CONT|TSTP|TTIN|TTOU|URG|XCPU|XFSZ|VTALRM|PROF|WINCH|IO|PWR|SYS";
+  # Those of signal(7) that init can act upon.
+  signals =
+    "HUP|INT|QUIT|ILL|TRAP|ABRT|BUS|FPE|USR1|SEGV|USR2|PIPE|ALRM|TERM|CHLD|CONT"
+    + "|TSTP|TTIN|TTOU|URG|XCPU|XFSZ|VTALRM|PROF|WINCH|IO|PWR|SYS";
   unitTypes = "service|socket|device|mount|automount|swap|target|path|timer|slice|scope";
 in
 rec {
-  text = s: null;
+  text = _: null;
 
   name =
     s:
@@ -69,7 +72,8 @@ rec {
 
   storePath =
     s:
-    unless (matches "/nix/store/[0-9A-Za-z+_?=-][0-9A-Za-z+._?=-]*" s) "a store path, /nix/store/ and one name";
+    unless (matches "/nix/store/[0-9A-Za-z+_?=-][0-9A-Za-z+._?=-]*" s)
+      "a store path, /nix/store/ and one name";
 
   device =
     s:
@@ -114,9 +118,12 @@ rec {
 
   unit =
     s:
-    unless
-      (matches "[0-9A-Za-z:_.\\@-]+\\.(${unitTypes})" s && stringLength s <= 255)
-      "a unit's name with its suffix${if matches "[0-9A-Za-z:_@-]+" s then ": write ${s}.service" else ""}";
+    let
+      remedy = if matches "[0-9A-Za-z:_@-]+" s then ": write ${s}.service" else "";
+    in
+    unless (
+      matches "[0-9A-Za-z:_.\\@-]+\\.(${unitTypes})" s && stringLength s <= 255
+    ) "a unit's name with its suffix${remedy}";
 
   variable =
     s:

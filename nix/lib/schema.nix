@@ -42,98 +42,109 @@ let
     inherit required fields;
   };
 in
-object [ "version" "name" "system" ] {
-  version = integer 1 1;
-  name = rule "name";
-  system = object [ "init" ] {
-    init = rule "file";
-    arguments = list text;
-    environment = mapOf "variable" text;
-    toplevel = rule "storePath";
-    switch = {
-      type = "array";
-      first = rule "file";
-      items = text;
+object
+  [
+    "version"
+    "name"
+    "system"
+  ]
+  {
+    version = integer 1 1;
+    name = rule "name";
+    system = object [ "init" ] {
+      init = rule "file";
+      arguments = list text;
+      environment = mapOf "variable" text;
+      toplevel = rule "storePath";
+      switch = {
+        type = "array";
+        first = rule "file";
+        items = text;
+      };
+      ttyGroup = integer 0 2147483647;
+      stop = object [ ] {
+        signal = rule "signal";
+        timeoutSeconds = integer 1 maxSeconds;
+      };
     };
-    ttyGroup = integer 0 2147483647;
-    stop = object [ ] {
-      signal = rule "signal";
-      timeoutSeconds = integer 1 maxSeconds;
-    };
-  };
-  root =
-    object [ ] {
-      state = boolean;
-      tree = rule "path";
-      ephemeral = boolean;
-      sizeBytes = atLeast page;
-    }
-    // {
-      also = "root";
-    };
-  mounts =
-    list (
-      object [ "target" ] {
-        kind = enum [
-          "bind"
-          "tmpfs"
-        ];
-        source = rule "path";
-        target = rule "target";
-        readOnly = boolean;
-        recursive = boolean;
-        optional = boolean;
+    root =
+      object [ ] {
+        state = boolean;
+        tree = rule "path";
+        ephemeral = boolean;
         sizeBytes = atLeast page;
       }
       // {
-        also = "mount";
-      }
-    )
-    // {
-      also = "mounts";
-    };
-  rootOwned = list (rule "storePath");
-  devices = list (rule "device");
-  ids = object [ ] {
-    count = integer 1 2147483648;
-  };
-  network =
-    object [ ] {
-      mode = enum [
-        "private"
-        "host"
-      ];
-      outbound = notYet [ false ];
-      dns = notYet [ ];
-      hosts = notYet [ ];
-      ports =
-        list (
-          object [ "host" "container" ] {
-            host = integer 1 65535;
-            container = integer 1 65535;
-            protocol = enum [ "tcp" ];
-            address = rule "address";
-          }
-        )
+        also = "root";
+      };
+    mounts =
+      list (
+        object [ "target" ] {
+          kind = enum [
+            "bind"
+            "tmpfs"
+          ];
+          source = rule "path";
+          target = rule "target";
+          readOnly = boolean;
+          recursive = boolean;
+          optional = boolean;
+          sizeBytes = atLeast page;
+        }
         // {
-          also = "ports";
-        };
-    }
-    // {
-      also = "network";
+          also = "mount";
+        }
+      )
+      // {
+        also = "mounts";
+      };
+    rootOwned = list (rule "storePath");
+    devices = list (rule "device");
+    ids = object [ ] {
+      count = integer 1 2147483648;
     };
-  resources = object [ ] {
-    memoryMax = atLeast mebibyte;
-    memoryHigh = atLeast mebibyte;
-    cpuQuotaPercent = integer 1 1000000;
-    cpuWeight = integer 1 10000;
-    tasksMax = integer 1 4194304;
-    ioWeight = integer 1 10000;
-    optional = boolean;
-  };
-  ready = object [ ] {
-    notify = boolean;
-    units = list (rule "unit");
-    timeoutSeconds = integer 1 maxSeconds;
-  };
-}
+    network =
+      object [ ] {
+        mode = enum [
+          "private"
+          "host"
+        ];
+        outbound = notYet [ false ];
+        dns = notYet [ ];
+        hosts = notYet [ ];
+        ports =
+          list (
+            object
+              [
+                "host"
+                "container"
+              ]
+              {
+                host = integer 1 65535;
+                container = integer 1 65535;
+                protocol = enum [ "tcp" ];
+                address = rule "address";
+              }
+          )
+          // {
+            also = "ports";
+          };
+      }
+      // {
+        also = "network";
+      };
+    resources = object [ ] {
+      memoryMax = atLeast mebibyte;
+      memoryHigh = atLeast mebibyte;
+      cpuQuotaPercent = integer 1 1000000;
+      cpuWeight = integer 1 10000;
+      tasksMax = integer 1 4194304;
+      ioWeight = integer 1 10000;
+      optional = boolean;
+    };
+    ready = object [ ] {
+      notify = boolean;
+      units = list (rule "unit");
+      timeoutSeconds = integer 1 maxSeconds;
+    };
+  }

@@ -2,8 +2,7 @@
 {
   lib,
   deadnix,
-  go,
-  nixfmt-rfc-style,
+  nixfmt,
   nuc,
   path,
   runCommand,
@@ -41,16 +40,15 @@ let
 in
 {
   # The package's own check is its command's; this runs all packages' tests.
-  go = nuc.overrideAttrs (old: {
+  go = nuc.overrideAttrs {
     pname = "nuc-go-tests";
-    nativeCheckInputs = (old.nativeCheckInputs or [ ]) ++ [ go ];
     checkPhase = ''
       runHook preCheck
       go test ./go/... ./test/leaktest/...
       runHook postCheck
     '';
     doCheck = true;
-  });
+  };
 
   functions = evaluation "functions" (import ./unit.nix);
   agreement =
@@ -66,12 +64,8 @@ in
       inherit system;
     }
   );
-  hosts = evaluation "hosts" (
-    import ./hosts.nix {
-      nixpkgs = path;
-      inherit system;
-    }
-  );
+  release = evaluation "release" (import ./release.nix { inherit lib; });
+  hosts = evaluation "hosts" (import ./hosts.nix { inherit lib; });
 
   options =
     runCommand "nuc-options"
@@ -85,7 +79,7 @@ in
         touch $out
       '';
 
-  formatting = lint "formatting" nixfmt-rfc-style "find . -name '*.nix' -exec nixfmt --check {} +";
+  formatting = lint "formatting" nixfmt "find . -name '*.nix' -exec nixfmt --check {} +";
   statix = lint "statix" statix "statix check .";
   deadnix = lint "deadnix" deadnix "deadnix --fail .";
 

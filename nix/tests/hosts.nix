@@ -120,7 +120,10 @@ in
   package = expect 1 (lib.length host.environment.systemPackages);
   off = expect { } (nixos { programs.nuc.users = [ "ana" ]; }).users.users or { };
 
-  units = expect [ "nuc-db" "nuc-web" ] (lib.attrNames home.systemd.user.services);
+  units = expect [
+    "nuc-db"
+    "nuc-web"
+  ] (lib.attrNames home.systemd.user.services);
   start =
     expect "/nix/store/yyy-nuc/bin/nuc start /nix/store/xxx-nuc-web.json"
       (service "nuc-web").Service.ExecStart;
@@ -128,8 +131,14 @@ in
   noAutoStart = expect [ ] (service "nuc-db").Install.WantedBy;
 
   flakeContainers = expect {
-    aarch64-linux = [ "db" "web" ];
-    x86_64-linux = [ "db" "web" ];
+    aarch64-linux = [
+      "db"
+      "web"
+    ];
+    x86_64-linux = [
+      "db"
+      "web"
+    ];
   } (lib.mapAttrs (_: lib.attrNames) flake.flake.nucContainers);
   flakeApps = expect true (
     flake.allSystems.x86_64-linux.apps ? web-start && flake.allSystems.x86_64-linux.apps ? db-logs

@@ -23,7 +23,7 @@ let
     # Releases before 20.09 take no newer word than their own.
     system.stateVersion = lib.mkDefault (lib.trivial.release or "18.03");
   };
-  descriptorOf = module: builtins.fromJSON (discard (containerOf [ base module ]).config.nuc.descriptor);
+  descriptorOf = module: builtins.fromJSON (discard (config module).nuc.descriptor);
   contains = word: s: lib.length (lib.splitString word s) > 1;
   discard = builtins.unsafeDiscardStringContext;
 
@@ -41,7 +41,12 @@ let
       lib.hasSuffix ".drv" (discard container.toplevel.drvPath)
       && lib.hasSuffix "nuc-web.json.drv" (discard container.descriptor.drvPath)
     );
-  config = module: (containerOf [ base module ]).config;
+  config =
+    module:
+    (containerOf [
+      base
+      module
+    ]).config;
   failed = module: map (a: a.message) (lib.filter (a: !a.assertion) (config module).assertions);
   # Refused by exactly one of nuc's assertions, whose message has these words.
   refused =
@@ -97,6 +102,15 @@ in
     };
   };
   nix = evaluates { nuc.nix.enable = true; };
+  example = evaluates ../../examples/postgresql-nginx/configuration.nix;
+  templateDefault = evaluates ../../templates/default/configuration.nix;
+  templateDevshell = evaluates ../../templates/devshell/configuration.nix;
+  examplePorts = expect [
+    15432
+    8080
+  ] (
+    map (port: port.host) (descriptorOf ../../examples/postgresql-nginx/configuration.nix).network.ports
+  );
 
   profile =
     let
@@ -224,21 +238,33 @@ in
     in
     expect false (builtins.tryEval message).success;
 
-  kernelModules = refused [ "wireguard" "nuc.host.kernelModules" ] {
+  kernelModules = refused [
+    "wireguard"
+    "nuc.host.kernelModules"
+  ] {
     boot.kernelModules = [ "wireguard" ];
   };
   kernelModulesOfTheHost = expect [ ] (failed {
     boot.kernelModules = [ "wireguard" ];
     nuc.host.kernelModules = [ "wireguard" ];
   });
-  sysctl = refused [ "vm.overcommit_memory" "nuc.host.sysctls" ] {
+  sysctl = refused [
+    "vm.overcommit_memory"
+    "nuc.host.sysctls"
+  ] {
     boot.kernel.sysctl = {
       "vm.overcommit_memory" = 1;
       "net.core.somaxconn" = 512;
     };
   };
-  swap = refused [ "/swapfile" "remove" ] { swapDevices = [ { device = "/swapfile"; } ]; };
-  blockDevice = refused [ "/data" "nuc.mounts" ] {
+  swap = refused [
+    "/swapfile"
+    "remove swapDevices"
+  ] { swapDevices = [ { device = "/swapfile"; } ]; };
+  blockDevice = refused [
+    "/data"
+    "nuc.mounts"
+  ] {
     fileSystems."/data" = {
       device = "/dev/sdb1";
       fsType = "ext4";
@@ -250,7 +276,11 @@ in
       fsType = "tmpfs";
     };
   });
-  dynamicUser = refused [ "DynamicUser" "nuc.ids.count" "worker" ] {
+  dynamicUser = refused [
+    "DynamicUser"
+    "nuc.ids.count"
+    "worker"
+  ] {
     nuc.ids.count = 4096;
     systemd.services.worker = {
       script = "true";
@@ -260,7 +290,10 @@ in
   shortRange = expect [ ] (failed {
     nuc.ids.count = 4096;
   });
-  idBeyondTheRange = refused [ "users.users.ana.uid = 5000" "nuc.ids.count" ] {
+  idBeyondTheRange = refused [
+    "users.users.ana.uid = 5000"
+    "nuc.ids.count"
+  ] {
     nuc.ids.count = 4096;
     users.users.ana = {
       isNormalUser = true;
@@ -290,9 +323,9 @@ in
           imports = [ module ];
           nuc.realtime = "keep";
         });
-        packages = lib.any (
-          p: contains "nuc-ordinary-scheduling" (discard "${p}")
-        ) (config module).systemd.packages;
+        packages = lib.any (p: contains "nuc-ordinary-scheduling" (discard "${p}")) (
+          config module
+        ).systemd.packages;
       };
 
   sandboxFallback =

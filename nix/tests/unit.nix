@@ -12,6 +12,12 @@ let
   # The only problem of a descriptor with this in it.
   refused = attributes: line: expect [ line ] (nuc.problems ({ version = 1; } // base // attributes));
 
+  taken =
+    rule:
+    { good, bad }:
+    expect good (builtins.filter (s: rules.${rule} s == null) (good ++ bad));
+  rules = import ../lib/rules.nix;
+
   # As a NixOS configuration looks to the functions of ports.
   config.services = {
     postgresql.settings.port = 5433;
@@ -50,13 +56,42 @@ let
     };
   };
 
+  outputs =
+    folder:
+    let
+      pkgs = {
+        postgresql = "postgresql";
+        mkShell = arguments: arguments;
+      };
+    in
+    (import (folder + "/flake.nix")).outputs {
+      nixpkgs = {
+        legacyPackages.x86_64-linux = pkgs;
+        legacyPackages.aarch64-linux = pkgs;
+        lib.genAttrs =
+          names: value:
+          builtins.listToAttrs (
+            map (name: {
+              inherit name;
+              value = value name;
+            }) names
+          );
+      };
+      nuc = {
+        lib.mkContainer = arguments: arguments // { apps = { }; };
+        packages.x86_64-linux.nuc = "nuc";
+        flakeModules.default = { };
+      };
+      flake-parts.lib.mkFlake = _: module: module;
+    };
+
   apps = nuc.mkApps {
     name = "web";
     descriptor = "/nix/store/xxx-nuc-web.json";
     nuc = "/nix/store/yyy-nuc";
     pkgs = {
       runtimeShell = "/bin/sh";
-      writeScript = name: text: text;
+      writeScript = _: text: text;
     };
   };
   command = app: builtins.elemAt (builtins.split "\n" app.program) 2;
@@ -140,10 +175,85 @@ in
   );
   badDescriptorThrows = expect true (throws (nuc.mkDescriptor { name = "web"; }));
 
+  # What of a list the rule takes.
+  addresses = taken "address" {
+    good = [
+      "0.0.0.0"
+      "127.0.0.1"
+      "255.255.255.255"
+      "::"
+      "::1"
+      "1::"
+      "2001:db8:1:2:3:4:5:6"
+      "fe80::1:2"
+      "::ffff:192.0.2.1"
+      "1:2:3:4:5:6:192.0.2.1"
+    ];
+    bad = [
+      ""
+      "1.2.3"
+      "1.2.3.4.5"
+      "256.0.0.1"
+      "01.2.3.4"
+      ":::"
+      "1::2::3"
+      "1:2:3:4:5:6:7"
+      "1:2:3:4:5:6:7:8:9"
+      "1:2:3:4:5:6:7::8"
+      "12345::"
+      ":1"
+      "1:"
+      "::1.2.3.4:5"
+      "localhost"
+      "fe80::1%eth0"
+    ];
+  };
+  devices = taken "device" {
+    good = [
+      "/dev/fuse"
+      "/dev/net/tun"
+      "/dev/consoles"
+    ];
+    bad = map (name: "/dev/${name}") [
+      "console"
+      "kmsg"
+      "mqueue"
+      "ptmx"
+      "pts/0"
+      "shm"
+      ""
+    ];
+  };
+  paths = taken "path" {
+    good = [
+      "/"
+      "/a"
+      "/a/..b/.c/d..."
+    ];
+    bad = [
+      ""
+      "a"
+      "/a/"
+      "//a"
+      "/a//b"
+      "/."
+      "/.."
+      "/a/../b"
+      "/a/./b"
+    ];
+  };
+
   postgresqlPort = expect [ 5433 ] (nuc.ports.postgresql config);
-  nginxPorts = expect [ 443 8081 80 ] (nuc.ports.nginx config);
+  nginxPorts = expect [
+    443
+    8081
+    80
+  ] (nuc.ports.nginx config);
   redisPorts = expect [ 6379 ] (nuc.ports.redis config);
-  opensshPorts = expect [ 22 2222 ] (nuc.ports.openssh config);
+  opensshPorts = expect [
+    22
+    2222
+  ] (nuc.ports.openssh config);
   forward = expect [
     {
       host = 8080;
@@ -178,23 +288,24 @@ in
     } ? web-start
   );
 
-  nameOfFolder =
-    expect
-      [
-        "cont1"
-        "my-project-2"
-        "123456789-123456789-123456789-123456789-123456789-123456789-123"
-        "a23456789-123456789-123456789-123456789-123456789-123456789-12"
-      ]
-      (
-        map nuc.nameOf [
-          "/home/ana/cont1"
-          "/home/ana/_My Project (2)"
-          "/srv/123456789-123456789-123456789-123456789-123456789-123456789-12345"
-          "/srv/a23456789-123456789-123456789-123456789-123456789-123456789-12-45"
-        ]
-      );
-  noNameOfFolder = expect true (throws (nuc.nameOf "/srv/---"));
+  # A template's outputs, with the functions of a nuc that evaluates nothing.
+  templateDefault = expect "web" (outputs ../../templates/default).nucContainers.x86_64-linux.web.name;
+  templateDevshell =
+    expect "15432"
+      (outputs ../../templates/devshell).devShells.x86_64-linux.default.PGPORT;
+  templateFlakeParts =
+    expect [ "web" ]
+      (builtins.attrNames (outputs ../../templates/flake-parts).perSystem.nuc.containers);
+  example =
+    expect "example"
+      (outputs ../../examples/postgresql-nginx).nucContainers.aarch64-linux.example.name;
+  templatesAreThere = expect [
+    true
+    true
+    true
+  ] (
+    map (t: builtins.pathExists (t.path + "/flake.nix")) (builtins.attrValues (import ../../templates))
+  );
 
   # Without nixpkgs, mkContainer says what it lacks, and only when it is called.
   noNixpkgs = expect true (

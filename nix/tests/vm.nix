@@ -76,6 +76,8 @@ in
             "systemd-run --machine=ana@ --user --unit=nuc-example --property=Delegate=yes "
             "/run/current-system/sw/bin/nuc start ${first.descriptor}"
         )
+        # nuc up would start a second one beside it, in a session that ends.
+        machine.wait_until_succeeds("test -d /run/user/1000/nuc/example", timeout=60)
         ana("nuc up example")
         machine.succeed("curl --fail --silent http://127.0.0.1:8080 | grep -q works")
         machine.succeed("psql -h 127.0.0.1 -p 15432 -U postgres -c 'select 1'")

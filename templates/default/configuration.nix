@@ -1,7 +1,10 @@
+{ pkgs, ... }:
 {
   services.nginx = {
     enable = true;
-    virtualHosts.localhost.locations."/".return = "200 'It works.\n'";
+    virtualHosts.localhost.root = pkgs.writeTextDir "index.html" ''
+      <!doctype html><title>nuc</title><p>It works.
+    '';
   };
 
   # http://127.0.0.1:8080

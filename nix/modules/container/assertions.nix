@@ -95,18 +95,29 @@ let
 in
 {
   assertions = [
-    (require "boot.kernelModules can't be loaded" modules "load them on the host and name them in nuc.host.kernelModules, or remove them.")
-    (require "boot.extraModulePackages can't be loaded" (map (p: (builtins.parseDrvName p.name).name) config.boot.extraModulePackages) "install them on the host.")
-    (require "boot.kernel.sysctl can't be set" sysctls "set them on the host and name them in nuc.host.sysctls, or remove them.")
-    (require "swapDevices can't be used" (map (s: s.device) config.swapDevices) "swap belongs to the host: remove them.")
-    {
-      assertion = !(config.zramSwap.enable or false);
-      message = "nuc: zramSwap.enable can't be used in a container: swap belongs to the host: remove it.";
-    }
-    (require "fileSystems with a block device or of the network can't be mounted" fileSystems "mount them on the host and bring them in with nuc.mounts (hardware-configuration.nix has no place in a container).")
-    {
-      assertion = dynamic == [ ] || cfg.ids.count >= 65520;
-      message = "nuc: DynamicUser needs the ids from 61184 to 65519, but nuc.ids.count is ${toString cfg.ids.count}: ${list dynamic}: raise nuc.ids.count to 65536, or set systemd.services.<name>.serviceConfig.DynamicUser to false.";
-    }
+    (require "boot.kernelModules can't be loaded" modules
+      "load them on the host and name them in nuc.host.kernelModules, or remove them."
+    )
+    (require "boot.extraModulePackages can't be loaded"
+      (map (p: (builtins.parseDrvName p.name).name) config.boot.extraModulePackages)
+      "install them on the host."
+    )
+    (require "boot.kernel.sysctl can't be set" sysctls
+      "set them on the host and name them in nuc.host.sysctls, or remove them."
+    )
+    (require "swap can't be used"
+      (
+        map (s: s.device) config.swapDevices
+        ++ lib.optional (config.zramSwap.enable or false) "zramSwap.enable"
+      )
+      "it belongs to the host: remove swapDevices and zramSwap."
+    )
+    (require "fileSystems with a block device or of the network can't be mounted" fileSystems
+      "mount them on the host and bring them in with nuc.mounts (hardware-configuration.nix has no place in a container)."
+    )
+    (require "DynamicUser can't have its ids, 61184 to 65519,"
+      (lib.optionals (cfg.ids.count < 65520) dynamic)
+      "raise nuc.ids.count from ${toString cfg.ids.count} to 65536, or set systemd.services.<name>.serviceConfig.DynamicUser to false."
+    )
   ];
 }

@@ -25,13 +25,26 @@ let
       section = builtins.head path;
       key = builtins.elemAt path 1;
       # The store's mount stands before the user's.
-      own = if section == "mounts" && builtins.length path > 1 then [ section (key - 1) ] else null;
+      own =
+        if section == "mounts" then
+          [
+            section
+            (key - 1)
+          ]
+        else
+          null;
       to = if builtins.length path > 1 then renamed.${section}.${toString key} or own else null;
     in
     if path == [ ] then
       "nuc"
     else if section == "rootOwned" then
-      dotted ([ "nuc" "rootOwnedPackages" ] ++ builtins.tail path)
+      dotted (
+        [
+          "nuc"
+          "rootOwnedPackages"
+        ]
+        ++ builtins.tail path
+      )
     else if to == null then
       dotted ([ "nuc" ] ++ path)
     else

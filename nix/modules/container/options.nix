@@ -175,7 +175,8 @@ in
     };
 
     rootOwnedPackages = mkOption {
-      type = types.listOf types.package;
+      # Not types.package, which would have a path that is not built yet built.
+      type = types.listOf types.path;
       default = [ ];
       description = "Packages, and other store paths, that the container sees as owned by its root, for programs that check it: the store itself shows as nobody's.";
     };

@@ -27,9 +27,8 @@ let
     name:
     let
       service = config.systemd.services.${name};
-      keys = lib.filter (
-        key: lib.elem (toString (service.serviceConfig.${key} or "")) refused.${key}
-      ) (lib.attrNames refused);
+      asks = key: lib.elem (toString (service.serviceConfig.${key} or "")) refused.${key};
+      keys = lib.filter asks (lib.attrNames refused);
     in
     lib.optional (service.enable && keys != [ ]) { inherit name keys; }
   ) (lib.attrNames config.systemd.services);
@@ -40,7 +39,7 @@ let
       { name, keys }:
       ''
         mkdir -p "$out/lib/systemd/system/${name}.service.d"
-        printf '%s\n' '[Service]' ${lib.concatMapStringsSep " " (key: "${key}=${ordinary.${key}}") keys} \
+        printf '%s\n' '[Service]' ${toString (map (key: "${key}=${ordinary.${key}}") keys)} \
           >"$out/lib/systemd/system/${name}.service.d/nuc-ordinary-scheduling.conf"
       ''
     ) found

@@ -1,0 +1,211 @@
+# What the container's modules set where a release has the option, with options
+# declared as nixos-26.05 names them: no whole tree of that release is at hand
+# in the tests. On a nixpkgs' lib of 22.11 or later.
+{ lib }:
+let
+  inherit (lib) mkOption types;
+  expect = expected: got: if expected == got then null else { inherit expected got; };
+
+  # An option for each name, with a default that a module here would change.
+  declared =
+    names: type: default:
+    lib.foldl' lib.recursiveUpdate { } (
+      map (name: lib.setAttrByPath (lib.splitString "." name) (mkOption { inherit type default; })) names
+    );
+  switches = [
+    "boot.isContainer"
+    "boot.isNspawnContainer"
+    "documentation.enable"
+    "networking.firewall.enable"
+    "networking.nftables.enable"
+    "networking.nftables.flattenRulesetFile"
+    "networking.resolvconf.enable"
+    "networking.useDHCP"
+    "networking.useHostResolvConf"
+    "nix.enable"
+    "programs.command-not-found.enable"
+    "security.sudo.enable"
+    "services.logrotate.enable"
+    "system.etc.overlay.enable"
+    "system.nixos-init.enable"
+    "systemd.enableEmergencyMode"
+    "systemd.oomd.enable"
+    "xdg.mime.enable"
+  ];
+  surroundings = {
+    options = lib.foldl' lib.recursiveUpdate { } [
+      (declared switches types.bool true)
+      (declared
+        [
+          "boot.extraModulePackages"
+          "boot.kernelModules"
+          "environment.defaultPackages"
+          "swapDevices"
+          "systemd.packages"
+          "warnings"
+        ]
+        (types.listOf types.raw)
+        [ ]
+      )
+      (declared
+        [
+          "boot.kernel.sysctl"
+          "environment.variables"
+          "fileSystems"
+          "systemd.sockets"
+          "users.groups"
+          "users.users"
+        ]
+        (types.attrsOf types.anything)
+        { }
+      )
+      {
+        assertions = mkOption { type = types.listOf types.raw; };
+        boot.nixStoreMountOpts = mkOption {
+          type = types.listOf types.str;
+          default = [ "ro" ];
+        };
+        ids.gids.tty = mkOption { default = 3; };
+        networking.hostName = mkOption { default = "nixos"; };
+        nix.nrBuildUsers = mkOption { default = 32; };
+        programs.less.lessopen = mkOption { default = "less"; };
+        security.sudo.package = mkOption { };
+        services.journald.console = mkOption { default = ""; };
+        services.logrotate.configFile = mkOption { };
+        system.build = mkOption { type = types.attrsOf types.raw; };
+        system.switch.enable = mkOption { default = false; };
+        systemd.services = mkOption {
+          type = types.attrsOf (
+            types.submodule {
+              options = {
+                enable = mkOption { default = true; };
+                serviceConfig = mkOption {
+                  type = types.attrsOf types.anything;
+                  default = { };
+                };
+              };
+            }
+          );
+        };
+        # Renamed in 22.11 and removed in 24.11: to define them would fail.
+        nix.readOnlyStore = mkOption {
+          visible = false;
+          apply = _: throw "renamed";
+        };
+        sound.enable = mkOption {
+          visible = false;
+          apply = _: throw "removed";
+        };
+      }
+    ];
+    config = {
+      _module.args = {
+        modulesPath = "/nixpkgs/nixos/modules";
+        pkgs = {
+          writeText = name: _: name;
+          runCommand = name: _: _: name;
+        };
+      };
+      nuc.name = "web";
+      security.sudo.package = package "sudo" "1.9.17p2";
+      services.logrotate.configFile = "/nix/store/00000000000000000000000000000000-logrotate.conf";
+      system.build.toplevel = "/nix/store/00000000000000000000000000000000-nixos-system-web";
+    };
+  };
+  package = name: version: {
+    type = "derivation";
+    inherit name version;
+    outPath = "/nix/store/00000000000000000000000000000000-${name}-${version}";
+  };
+  evaluate =
+    module:
+    lib.evalModules {
+      modules = [
+        ../modules/container
+        surroundings
+        module
+      ];
+    };
+  config = module: (evaluate module).config;
+  plain = config { };
+  rootOwned = module: map (p: "${p}") (config module).nuc.rootOwnedPackages;
+in
+{
+  containers = expect [
+    true
+    true
+  ] [
+    plain.boot.isContainer
+    plain.boot.isNspawnContainer
+  ];
+  store = expect [ ] plain.boot.nixStoreMountOpts;
+  overlays = expect [
+    false
+    false
+  ] [
+    plain.system.etc.overlay.enable
+    plain.system.nixos-init.enable
+  ];
+  off = expect [ ] (
+    lib.filter (name: lib.getAttrFromPath (lib.splitString "." name) plain) [
+      "documentation.enable"
+      "networking.firewall.enable"
+      "networking.resolvconf.enable"
+      "networking.useDHCP"
+      "networking.useHostResolvConf"
+      "nix.enable"
+      "programs.command-not-found.enable"
+      "services.logrotate.enable"
+      "systemd.enableEmergencyMode"
+      "systemd.oomd.enable"
+      "xdg.mime.enable"
+    ]
+  );
+  on = expect true plain.system.switch.enable;
+  values = expect [
+    null
+    0
+    "web"
+    "/dev/console"
+  ] [
+    plain.programs.less.lessopen
+    plain.nix.nrBuildUsers
+    plain.networking.hostName
+    plain.services.journald.console
+  ];
+  renamedAndRemoved = expect [
+    false
+    false
+  ] [
+    (evaluate { }).options.sound.enable.isDefined
+    (evaluate { }).options.nix.readOnlyStore.isDefined
+  ];
+
+  nftables = expect true (config { networking.firewall.enable = true; }).networking.nftables.enable;
+  configurationWins = expect [
+    true
+    "other"
+  ] (
+    let
+      c = config {
+        networking.firewall.enable = true;
+        networking.hostName = "other";
+      };
+    in
+    [
+      c.networking.firewall.enable
+      c.networking.hostName
+    ]
+  );
+
+  sudoOfToday = expect [ ] (rootOwned { });
+  sudoBefore =
+    expect [ "/nix/store/00000000000000000000000000000000-sudo-1.9.12p2" ]
+      (rootOwned { security.sudo.package = lib.mkForce (package "sudo" "1.9.12p2"); });
+  logrotate =
+    expect [ "/nix/store/00000000000000000000000000000000-logrotate.conf" ]
+      (rootOwned { services.logrotate.enable = true; });
+
+  descriptor = expect "web" (builtins.fromJSON plain.nuc.descriptor).name;
+  assertions = expect [ ] (map (a: a.message) (lib.filter (a: !a.assertion) plain.assertions));
+}
