@@ -15,9 +15,15 @@ buildGoModule {
     root = ../.;
     fileset = lib.fileset.unions [
       ../docs
+      ../embed.go
+      ../flake.lock
       ../go
       ../go.mod
       ../go.sum
+      ./default.nix
+      ./lib
+      ./modules
+      ./package.nix
       # The packages' tests import it.
       ../test/leaktest
     ];

@@ -113,7 +113,6 @@ func TestHostNetwork(t *testing.T) {
 		h.Up("web", tree, func(d map[string]any) {
 			d["system"] = map[string]any{
 				"init": "/bin/sleep", "arguments": []string{"600"}, "ttyGroup": 5,
-				"stop": map[string]any{"signal": "SIGKILL"},
 			}
 			d["network"] = map[string]any{"mode": "host"}
 			d["ready"] = map[string]any{"notify": false}

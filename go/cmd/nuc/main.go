@@ -43,7 +43,11 @@ func (e exitStatus) Error() string {
 func main() {
 	// The inner roles come first: they are on the way of every start, and need
 	// nothing of what follows.
-	if role := roles[os.Args[0]]; role != nil {
+	role := roles[os.Args[0]]
+	if role == nil && len(os.Args) > 1 {
+		role = roles[os.Args[1]] // executed through systemd-run, which sets the first argument
+	}
+	if role != nil {
 		if err := role(); err != nil {
 			os.Exit(statusFailed)
 		}

@@ -31,6 +31,9 @@ func (s *startCommand) Run(c *context) error {
 	if err != nil {
 		return err
 	}
+	if err := enterScope(t.descriptor.Name); err != nil {
+		return err
+	}
 	o := supervisor.Options{
 		Descriptor: t.descriptor, Source: t.source, Container: t.container,
 		Cache: c.folders.Cache, Log: c.log, Output: os.Stdout, Copying: c.copying(),

@@ -114,7 +114,8 @@ func (c *context) await(t *target, conn *seqpacket.Conn, st *supervisor.Status, 
 			if strings.HasPrefix(reason, "container ") {
 				return errors.New(reason)
 			}
-			return fmt.Errorf("container %s: %s%s", name, reason, tailHint(st))
+			stopJobs()
+			return c.startFailed(st, reason, show)
 		case supervisor.Running:
 			stopJobs()
 			return c.notReady(t.container, st, show)
@@ -135,11 +136,16 @@ func (c *context) await(t *target, conn *seqpacket.Conn, st *supervisor.Status, 
 	}
 }
 
-func tailHint(st *supervisor.Status) string {
-	if st.Doing == "" {
-		return ""
+// startFailed shows what a start that failed had to say.
+func (c *context) startFailed(st *supervisor.Status, reason string, show *progress) error {
+	show.end()
+	for _, line := range st.Output {
+		fmt.Fprintf(c.stderr, "    %s\n", printable(line))
 	}
-	return " (init said last: " + st.Doing + ")"
+	for _, warning := range st.Warnings {
+		reason += "; " + warning
+	}
+	return fmt.Errorf("container %s: %s", st.Name, reason)
 }
 
 func receiveStatus(conn *seqpacket.Conn) (*supervisor.Status, error) {
@@ -273,8 +279,16 @@ func (c *context) launch(t *target) (*seqpacket.Conn, error) {
 		return nil, err
 	}
 	defer null.Close()
-	_, err = syscall.ForkExec("/proc/self/exe", []string{roleSupervisor, t.descriptor.Name}, &syscall.ProcAttr{
-		Dir: "/", Env: os.Environ(),
+	program, arguments, environment, err := scoped(t.descriptor.Name, roleSupervisor, t.descriptor.Name)
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	if program == "" {
+		program, arguments, environment = "/proc/self/exe", []string{roleSupervisor, t.descriptor.Name}, os.Environ()
+	}
+	_, err = syscall.ForkExec(program, arguments, &syscall.ProcAttr{
+		Dir: "/", Env: environment,
 		Files: []uintptr{null.Fd(), null.Fd(), null.Fd(), peer.Fd()},
 		Sys:   &syscall.SysProcAttr{Setsid: true},
 	})

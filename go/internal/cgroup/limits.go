@@ -80,6 +80,34 @@ func (g *Group) Apply(r *descriptor.Resources) (warnings []string, err error) {
 	return warnings, nil
 }
 
+// Update is Apply for a payload that has the limits of old: those that r does
+// not name are lifted, to the kernel's defaults.
+func (g *Group) Update(old, r *descriptor.Resources) (warnings []string, err error) {
+	if r == nil {
+		r = &descriptor.Resources{}
+	}
+	if warnings, err = g.Apply(r); err != nil {
+		return warnings, err
+	}
+	named := map[string]bool{}
+	for _, l := range limits(r) {
+		named[l.key] = true
+	}
+	for _, l := range limits(old) {
+		if named[l.key] || g.unable(&l, old) != "" {
+			continue
+		}
+		unlimited := "max"
+		if strings.HasSuffix(l.file, "weight") {
+			unlimited = "100"
+		}
+		if err := write(filepath.Join(g.path.Payload, l.file), unlimited); err != nil {
+			return warnings, fmt.Errorf("resources.%s: lifting it: %w", l.key, err)
+		}
+	}
+	return warnings, nil
+}
+
 func (g *Group) check(r *descriptor.Resources) (todo []limit, warnings []string, err error) {
 	for _, l := range limits(r) {
 		text := g.unable(&l, r)

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"io"
 	"os"
+	"regexp"
+	"strings"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -19,11 +21,10 @@ const tailSize = 64 << 10
 // Log remembers the end of a console's output and passes it on to whoever
 // listens. The zero value is ready for use.
 type Log struct {
-	mu   sync.Mutex
-	ring []byte
-	next int
-	full bool
-	out  io.Writer
+	mu      sync.Mutex
+	ring    []byte
+	written uint64
+	out     io.Writer
 }
 
 // SetOutput passes on all further output to w, until a write to it fails: a
@@ -52,32 +53,46 @@ func (l *Log) remember(p []byte) {
 	if l.ring == nil {
 		l.ring = make([]byte, tailSize)
 	}
-	if len(p) > tailSize {
-		p = p[len(p)-tailSize:]
-		l.full = true
+	if excess := len(p) - tailSize; excess > 0 {
+		l.written += uint64(excess)
+		p = p[excess:]
 	}
-	n := copy(l.ring[l.next:], p)
-	if n < len(p) {
-		copy(l.ring, p[n:])
-	}
-	if l.next+len(p) >= tailSize {
-		l.full = true
-	}
-	l.next = (l.next + len(p)) % tailSize
+	n := copy(l.ring[l.written%tailSize:], p)
+	copy(l.ring, p[n:])
+	l.written += uint64(len(p))
 }
 
 // Tail returns the latest output; where it was cut, from the first whole line.
 func (l *Log) Tail() []byte {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !l.full {
-		return bytes.Clone(l.ring[:l.next])
+	if l.written <= tailSize {
+		return bytes.Clone(l.ring[:l.written])
 	}
-	tail := append(bytes.Clone(l.ring[l.next:]), l.ring[:l.next]...)
+	next := l.written % tailSize
+	tail := append(bytes.Clone(l.ring[next:]), l.ring[:next]...)
 	if i := bytes.IndexByte(tail, '\n'); i >= 0 && i < len(tail)-1 {
 		tail = tail[i+1:]
 	}
 	return tail
+}
+
+// sequences are what commands a terminal and shows nothing (ECMA-48): CSI, OSC
+// and DCS strings, and the short ones.
+var sequences = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`\x1b(\[[0-?]*[ -/]*[@-~]|[\]P^_X][^\x07\x1b]*(\x07|\x1b\\|$)|[ -/]*[0-~])`)
+})
+
+// Plain returns the last n lines of a console's output that are not blank,
+// without what was meant for the terminal.
+func Plain(output []byte, n int) []string {
+	var plain []string
+	for line := range bytes.Lines(sequences().ReplaceAll(output, nil)) {
+		if text := strings.TrimSpace(string(line)); text != "" {
+			plain = append(plain, text)
+		}
+	}
+	return plain[max(0, len(plain)-n):]
 }
 
 // Pump copies a terminal's output until the terminal is gone. EIO is how a

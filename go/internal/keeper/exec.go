@@ -114,7 +114,7 @@ func (k *keeper) start(e *Exec, m *seqpacket.Message) (*process, error) {
 	}
 	user, err := findUser(e.User)
 	if err != nil {
-		return nil, execError{statusNotExecutable, err}
+		return nil, err
 	}
 	env := environment(user, e.Environment)
 	program, arguments, err := command(e.Arguments, env, user)
@@ -122,7 +122,7 @@ func (k *keeper) start(e *Exec, m *seqpacket.Message) (*process, error) {
 		return nil, err
 	}
 	if err := changeFolder(e.Folder, user.Home); err != nil {
-		return nil, execError{statusNotExecutable, err}
+		return nil, err
 	}
 	p := &process{}
 	attr := &syscall.SysProcAttr{

@@ -55,7 +55,8 @@ func Listen(dir *os.File, path string, uid, gid int) (*Socket, error) {
 		return nil, err
 	}
 	name := path[strings.LastIndexByte(path, '/')+1:]
-	if err := unix.Fchmodat(int(dir.Fd()), name, 0o600, 0); err == nil {
+	err = unix.Fchmodat(int(dir.Fd()), name, 0o600, 0)
+	if err == nil {
 		err = unix.Fchownat(int(dir.Fd()), name, uid, gid, unix.AT_SYMLINK_NOFOLLOW)
 	}
 	if err != nil {

@@ -41,7 +41,7 @@ func (s *Server) Serve() {
 		client, err := s.Listener.AcceptTCP()
 		switch {
 		case err == nil:
-			s.all.Go(func() { s.relay(client) })
+			s.begin(client)
 		case errors.Is(err, net.ErrClosed):
 			return
 		default:
@@ -68,6 +68,18 @@ func (s *Server) warn(what string, err error) {
 	if s.Warn != nil {
 		s.Warn(what, err)
 	}
+}
+
+// begin relays a connection in the background, unless Close was called: it may
+// be waiting already, and would miss this one.
+func (s *Server) begin(client *net.TCPConn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		client.Close()
+		return
+	}
+	s.all.Go(func() { s.relay(client) })
 }
 
 // relay carries one connection to its end.
@@ -146,12 +158,16 @@ type Stock struct {
 	mu      sync.Mutex
 	free    []*os.File
 	filling bool
+	closed  bool
 }
 
 // Take returns a socket.
 func (s *Stock) Take() (*os.File, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.closed {
+		return nil, net.ErrClosed
+	}
 	if len(s.free) == 0 {
 		files, err := s.Make(batch)
 		if err != nil {
@@ -176,12 +192,20 @@ func (s *Stock) fill() {
 	if err == nil {
 		s.free = append(s.free, files...)
 	}
+	if s.closed {
+		s.empty()
+	}
 }
 
-// Close closes the sockets that are left.
+// Close closes the sockets that are left, and those that are being made.
 func (s *Stock) Close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.closed = true
+	s.empty()
+}
+
+func (s *Stock) empty() {
 	for _, f := range s.free {
 		f.Close()
 	}

@@ -31,6 +31,11 @@ func (p *Plan) kernelFolders(t tree, s *Sources) (*Terminal, error) {
 	if err := t.mountNew("run", "tmpfs", plain, "mode", "0755", "source", "nuc"); err != nil {
 		return nil, fmt.Errorf("/run: %w", err)
 	}
+	// journald reads /dev/kmsg, which is /dev/null here and can't be polled:
+	// systemd 262 no longer forgives that.
+	if err := t.replaceFile("/run/systemd/journald.conf.d/10-nuc.conf", "[Journal]\nReadKMsg=no\n"); err != nil {
+		return nil, err
+	}
 	if err := t.mountNew("tmp", "tmpfs", plain, "mode", "1777", "source", "nuc"); err != nil {
 		return nil, fmt.Errorf("/tmp: %w", err)
 	}

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"os"
 	"path"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -401,6 +400,3 @@ func enter(root int) error {
 	}
 	return os.NewSyscallError("chdir", unix.Chdir("/"))
 }
-
-// under tells whether p is dir or below it.
-func under(p, dir string) bool { return p == dir || strings.HasPrefix(p, dir+"/") }

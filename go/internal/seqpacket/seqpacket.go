@@ -178,7 +178,7 @@ func (c *Conn) Receive() (*Message, error) {
 	switch {
 	case err != nil:
 		m.Close()
-		if errors.Is(err, unix.ECONNRESET) {
+		if errors.Is(err, unix.ECONNRESET) || errors.Is(err, io.EOF) {
 			err = io.EOF
 		}
 		return nil, err
@@ -195,6 +195,11 @@ func (c *Conn) Receive() (*Message, error) {
 			m.Close()
 			return nil, err
 		}
+	}
+	// The room for control data is rounded up, so that more may have come.
+	if len(m.FDs) > MaxFDs {
+		m.Close()
+		return nil, ErrTooLarge
 	}
 	return m, nil
 }

@@ -28,6 +28,7 @@ const (
 	OpWait    = "wait"    // answered by a Status at each change, until ready or ended
 	OpStop    = "stop"    // the connection ends when the container has
 	OpConsole = "console" // answered by a Console
+	OpUpdate  = "update"  // answered by a keeper.Reply
 )
 
 // Command is what a client asks for.
@@ -37,6 +38,9 @@ type Command struct {
 	Kill bool `json:"kill,omitempty"`
 	// TimeoutSeconds replaces the descriptor's stop timeout if it is not 0.
 	TimeoutSeconds int `json:"timeoutSeconds,omitempty"`
+	// Descriptor is to be in force from now on, Generation its number (OpUpdate).
+	Descriptor []byte `json:"descriptor,omitempty"`
+	Generation int    `json:"generation,omitempty"`
 }
 
 // Console is the end of what init printed.
@@ -79,6 +83,8 @@ type Status struct {
 	Warnings []string `json:"warnings,omitempty"`
 	// Reason says how the last run ended (stopped, failed), or why a start failed.
 	Reason string `json:"reason,omitempty"`
+	// Output is what init printed last, of a start that failed.
+	Output []string `json:"output,omitempty"`
 	// Reboots counts init's reboots in this run.
 	Reboots int `json:"reboots,omitempty"`
 }
@@ -176,6 +182,8 @@ func (s *Supervisor) serveClient(conn *seqpacket.Conn) {
 		s.stream(conn)
 	case OpConsole:
 		_ = conn.Send(Console{Tail: s.console.Tail()})
+	case OpUpdate:
+		_ = conn.Send(s.answerUpdate(&c))
 	case OpStop:
 		timeout := time.Duration(c.TimeoutSeconds) * time.Second
 		s.Stop(c.Kill, timeout)
@@ -183,8 +191,10 @@ func (s *Supervisor) serveClient(conn *seqpacket.Conn) {
 	case keeper.OpExec, keeper.OpSockets:
 		s.handOn(conn, m, c.Request)
 	default:
-		_ = conn.Send(keeper.Reply{Kind: keeper.Failed, Status: 125,
-			Error: fmt.Sprintf("command %q is not understood: the container was started by another version of nuc; restart it", c.Op)})
+		_ = conn.Send(keeper.Reply{
+			Kind: keeper.Failed, Status: 125,
+			Error: fmt.Sprintf("command %q is not understood: the container was started by another version of nuc; restart it", c.Op),
+		})
 	}
 }
 

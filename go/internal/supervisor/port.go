@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strconv"
+	"strings"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -17,17 +20,80 @@ import (
 // port is a declared port: a listener on the host, relayed into the container.
 type port struct {
 	listener *net.TCPListener
-	declared descriptor.Port
+	// declared may change while it is served: its container end.
+	declared atomic.Pointer[descriptor.Port]
 	server   *relay.Server
+}
+
+// listen opens the host's end of all of the ports, or of none.
+func listen(ports []descriptor.Port) ([]*port, error) {
+	var open []*port
+	for i, p := range ports {
+		l, err := net.Listen("tcp", net.JoinHostPort(p.Address, strconv.Itoa(p.Host)))
+		if err != nil {
+			for _, o := range open {
+				o.listener.Close()
+			}
+			return nil, portError(i, p, err)
+		}
+		one := &port{listener: l.(*net.TCPListener)}
+		one.declared.Store(&p)
+		open = append(open, one)
+	}
+	return open, nil
+}
+
+func portError(i int, p descriptor.Port, err error) error {
+	where := fmt.Sprintf("network.ports[%d]: %s", i, net.JoinHostPort(p.Address, fmt.Sprint(p.Host)))
+	switch {
+	case errors.Is(err, unix.EADDRINUSE):
+		return fmt.Errorf("%s: something listens there already (`ss -ltnp` shows what): stop it, or choose another host port", where)
+	case errors.Is(err, unix.EACCES):
+		return fmt.Errorf("%s: ports below %s need a right that you don't have: choose a higher host port", where, firstUnprivileged())
+	case errors.Is(err, unix.EADDRNOTAVAIL):
+		return fmt.Errorf("%s: this machine has no such address", where)
+	}
+	return fmt.Errorf("%s: %w", where, err)
+}
+
+func firstUnprivileged() string {
+	data, err := os.ReadFile("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+	if err != nil {
+		return "1024"
+	}
+	return strings.TrimSpace(string(data))
+}
+
+// listen opens the declared ports, so that one that is taken is told before
+// anything is started.
+func (s *Supervisor) listen() error {
+	ports, err := listen(s.descriptor().Network.Ports)
+	if err != nil {
+		return err
+	}
+	s.ports = ports
+	s.showPorts()
+	return nil
+}
+
+// showPorts puts the ports into the status.
+func (s *Supervisor) showPorts() {
+	var shown []Port
+	for _, p := range s.ports {
+		d := p.declared.Load()
+		shown = append(shown, Port{Protocol: d.Protocol, Address: d.Address, Host: d.Host, Container: d.Container})
+	}
+	s.change(func(st *Status) { st.Ports = shown })
 }
 
 // serve relays in the background. It is called once the keeper is there.
 func (p *port) serve(s *Supervisor) {
 	p.server = &relay.Server{
 		Listener: p.listener,
-		Dial:     func() (*net.TCPConn, error) { return s.dial(p.declared.Container) },
+		Dial:     func() (*net.TCPConn, error) { return s.dial(p.declared.Load().Container) },
 		Warn: func(what string, err error) {
-			s.log.Warn("port: "+what, "container", s.o.Descriptor.Name, "host", p.declared.Host, "port", p.declared.Container, "error", err)
+			d := p.declared.Load()
+			s.log.Warn("port: "+what, "container", s.o.Container.Name, "host", d.Host, "port", d.Container, "error", err)
 		},
 	}
 	go p.server.Serve()

@@ -3,7 +3,6 @@ package supervisor
 import (
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"sort"
@@ -27,69 +26,77 @@ const hostFolder = "host"
 
 // prepare makes all that the container needs of the host, cheapest and
 // likeliest to fail first, and the keeper last.
-func (s *Supervisor) prepare() (keeper.Boot, error) {
-	var none keeper.Boot
-	d := s.o.Descriptor
+func (s *Supervisor) prepare() error {
+	d := s.descriptor()
 	var err error
 	if s.ids, err = idmap.PlanFor(d.IDs.Count); err != nil {
-		return none, err
+		return err
 	}
 	if s.ids.Short != "" {
 		s.warn(s.ids.Short)
 	}
 	if err := s.listen(); err != nil {
-		return none, err
+		return err
 	}
 	if s.group, err = cgroup.Open(d.Name); err != nil {
-		return none, err
+		return err
 	}
 	if missing := s.group.Missing(); missing != "" {
 		s.warn(missing)
 	}
 	if err := s.limit(); err != nil {
-		return none, err
+		return err
+	}
+	if err := s.group.Chown(s.ids.RootUID(), s.ids.RootGID()); err != nil {
+		return err
 	}
 	generation, err := s.record()
 	if err != nil {
-		return none, err
+		return err
 	}
-	plan, err := s.plan()
-	if err != nil {
-		return none, err
+	if s.uuid, err = s.o.Container.UUID(); err != nil {
+		return fmt.Errorf("state folder: %w", err)
 	}
-	uuid, err := s.o.Container.UUID()
-	if err != nil {
-		return none, fmt.Errorf("state folder: %w", err)
+	if err := s.hostFolder(s.uuid); err != nil {
+		return err
 	}
-	if err := s.hostFolder(uuid); err != nil {
-		return none, err
-	}
-	plan.Files = files(d, uuid)
 	if s.control, err = seqpacket.Listen(s.lock.Folder, ControlSocket); err != nil {
-		return none, fmt.Errorf("control socket in %s: %w", s.o.Container.Runtime, err)
+		return fmt.Errorf("control socket in %s: %w", s.o.Container.Runtime, err)
 	}
 	if err := s.startKeeper(); err != nil {
-		return none, err
+		return err
 	}
 	s.change(func(st *Status) { st.Generation, st.Cgroup = generation, s.group.Path() })
+	return nil
+}
+
+// bootRequest is what the descriptor says now: after a switch, a reboot inside
+// boots the new generation.
+func (s *Supervisor) bootRequest() (keeper.Boot, error) {
+	d := s.descriptor()
+	plan, err := s.plan(d)
+	if err != nil {
+		return keeper.Boot{}, err
+	}
+	plan.Files = files(d, s.uuid)
 	return keeper.Boot{
 		Plan: plan, Hostname: d.Name,
-		Init: d.System.Init, Arguments: d.System.Arguments, Environment: environment(d, uuid),
+		Init: d.System.Init, Arguments: d.System.Arguments, Environment: environment(d, s.uuid),
 		Rows: s.o.Rows, Columns: s.o.Columns,
 	}, nil
 }
 
 func (s *Supervisor) warn(text string) {
-	s.log.Warn(text, "container", s.o.Descriptor.Name)
+	s.log.Warn(text, "container", s.descriptor().Name)
 	s.change(func(st *Status) { st.Warnings = append(st.Warnings, text) })
 }
 
 // limit applies the descriptor's resources.
 func (s *Supervisor) limit() error {
-	if s.o.Descriptor.Resources == nil {
+	if s.descriptor().Resources == nil {
 		return nil
 	}
-	warnings, err := s.group.Apply(s.o.Descriptor.Resources)
+	warnings, err := s.group.Apply(s.descriptor().Resources)
 	for _, w := range warnings {
 		s.warn(w)
 	}
@@ -106,8 +113,7 @@ func (s *Supervisor) record() (int, error) {
 
 // plan says what the root file system is made of, and makes the folders of
 // nuc's own that are part of it.
-func (s *Supervisor) plan() (rootfs.Plan, error) {
-	d := s.o.Descriptor
+func (s *Supervisor) plan(d *descriptor.Descriptor) (rootfs.Plan, error) {
 	p := rootfs.Plan{
 		Base:       filepath.Join(s.o.Container.Runtime, "root"),
 		Lower:      d.Root.Tree,
@@ -128,7 +134,7 @@ func (s *Supervisor) plan() (rootfs.Plan, error) {
 	case d.Root.Ephemeral:
 	case d.Root.Tree != "":
 		p.Folder = filepath.Join(s.o.Container.State, "overlay")
-		own = []string{filepath.Join(p.Folder, "upper"), filepath.Join(p.Folder, "work")}
+		own = []string{p.Folder, filepath.Join(p.Folder, "upper"), filepath.Join(p.Folder, "work")}
 	default:
 		p.Folder = filepath.Join(s.o.Container.State, "root")
 		own = []string{p.Folder}
@@ -143,7 +149,7 @@ func (s *Supervisor) plan() (rootfs.Plan, error) {
 			return p, err
 		}
 	}
-	return p, s.rootOwned(&p)
+	return p, s.rootOwned(&p, d)
 }
 
 // ownFolder makes a folder that belongs to the container's root: systemd-
@@ -223,13 +229,13 @@ func (s *Supervisor) hostFolder(uuid string) error {
 
 // startKeeper starts the keeper and tells it what to sweep.
 func (s *Supervisor) startKeeper() error {
-	private := s.o.Descriptor.Network.Mode == descriptor.NetworkPrivate
+	private := s.descriptor().Network.Mode == descriptor.NetworkPrivate
 	var flags uintptr
 	if private {
 		flags = unix.CLONE_NEWNET
 	}
 	child, err := userns.Start(userns.Options{
-		Arguments:  []string{keeper.RoleKeeper, s.o.Descriptor.Name},
+		Arguments:  []string{keeper.RoleKeeper, s.descriptor().Name},
 		Cloneflags: flags,
 		Map:        s.ids,
 	})
@@ -304,48 +310,10 @@ func pidOf(pidfd *os.File) int {
 	return 0
 }
 
-// listen opens the host's end of every port, so that one that is taken is told
-// before anything is started.
-func (s *Supervisor) listen() error {
-	for i, p := range s.o.Descriptor.Network.Ports {
-		address := net.JoinHostPort(p.Address, fmt.Sprint(p.Host))
-		l, err := net.Listen("tcp", address)
-		if err != nil {
-			return portError(i, p, err)
-		}
-		s.ports = append(s.ports, &port{listener: l.(*net.TCPListener), declared: p})
-		s.change(func(st *Status) {
-			st.Ports = append(st.Ports, Port{Protocol: p.Protocol, Address: p.Address, Host: p.Host, Container: p.Container})
-		})
-	}
-	return nil
-}
-
-func portError(i int, p descriptor.Port, err error) error {
-	where := fmt.Sprintf("network.ports[%d]: %s", i, net.JoinHostPort(p.Address, fmt.Sprint(p.Host)))
-	switch {
-	case errors.Is(err, unix.EADDRINUSE):
-		return fmt.Errorf("%s: something listens there already (`ss -ltnp` shows what): stop it, or choose another host port", where)
-	case errors.Is(err, unix.EACCES):
-		return fmt.Errorf("%s: ports below %s need a right that you don't have: choose a higher host port", where, firstUnprivileged())
-	case errors.Is(err, unix.EADDRNOTAVAIL):
-		return fmt.Errorf("%s: this machine has no such address", where)
-	}
-	return fmt.Errorf("%s: %w", where, err)
-}
-
-func firstUnprivileged() string {
-	data, err := os.ReadFile("/proc/sys/net/ipv4/ip_unprivileged_port_start")
-	if err != nil {
-		return "1024"
-	}
-	return strings.TrimSpace(string(data))
-}
-
 // rootOwned fills in the copies of the store paths to be shown as root's.
-func (s *Supervisor) rootOwned(p *rootfs.Plan) error {
+func (s *Supervisor) rootOwned(p *rootfs.Plan, d *descriptor.Descriptor) error {
 	cache := rootowned.Cache{Folder: s.o.Cache, UID: int(s.ids.RootUID()), GID: int(s.ids.RootGID()), Progress: s.o.Copying}
-	for _, path := range s.o.Descriptor.RootOwned {
+	for _, path := range d.RootOwned {
 		c, err := cache.Copy(path)
 		if err != nil {
 			return err

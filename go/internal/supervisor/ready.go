@@ -40,7 +40,7 @@ func (s *Supervisor) readNotifications() {
 // A container that is late is running, not dead, and becomes ready when init
 // says so after all.
 func (s *Supervisor) awaitReady(begun time.Time, stopped <-chan struct{}) {
-	timeout := time.Duration(s.o.Descriptor.Ready.TimeoutSeconds) * time.Second
+	timeout := time.Duration(s.descriptor().Ready.TimeoutSeconds) * time.Second
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	late := context.AfterFunc(ctx, func() {
@@ -50,7 +50,7 @@ func (s *Supervisor) awaitReady(begun time.Time, stopped <-chan struct{}) {
 			}
 		})
 	})
-	if s.o.Descriptor.Ready.Notify {
+	if s.descriptor().Ready.Notify {
 		s.change(func(st *Status) { st.Waiting = "init to report that it has started everything" })
 		select {
 		case <-s.announced:
@@ -76,7 +76,7 @@ func (s *Supervisor) awaitReady(begun time.Time, stopped <-chan struct{}) {
 // until they are: systemctl has no call that waits for units it did not start.
 // It gives up when the time is over.
 func (s *Supervisor) awaitUnits(ctx context.Context, stopped <-chan struct{}) bool {
-	units := s.o.Descriptor.Ready.Units
+	units := s.descriptor().Ready.Units
 	for pause := 20 * time.Millisecond; len(units) > 0; pause = min(2*pause, 500*time.Millisecond) {
 		out, _, err := s.Run(ctx, append([]string{"systemctl", "is-active", "--"}, units...)...)
 		if err == nil {

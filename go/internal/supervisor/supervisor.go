@@ -56,13 +56,15 @@ type Supervisor struct {
 	keeper  *userns.Child
 	notify  *notify.Socket
 	control *net.UnixListener
-	ports   []*port
+	uuid    string
+	// updating is held while another descriptor is taken over.
+	updating sync.Mutex
+	ports    []*port
 	// sockets are unconnected ones of the container's network.
 	sockets4, sockets6 relay.Stock
 
 	console console.Log
 	ended   chan struct{}
-	stop    sync.Once
 	halt    chan stopRequest
 	// announced holds a token once init has said READY=1.
 	announced chan struct{}
@@ -128,9 +130,8 @@ func Start(o Options, started func(*Supervisor)) (state.Exit, error) {
 
 // run prepares, boots, and boots again after each reboot.
 func (s *Supervisor) run() (state.Exit, error) {
-	boot, err := s.prepare()
-	if err != nil {
-		return state.Exit{}, fmt.Errorf("container %s: %w", s.o.Descriptor.Name, err)
+	if err := s.prepare(); err != nil {
+		return state.Exit{}, fmt.Errorf("container %s: %w", s.o.Container.Name, err)
 	}
 	s.o.Container.ForgetExit()
 	go s.serveControl()
@@ -139,14 +140,18 @@ func (s *Supervisor) run() (state.Exit, error) {
 		p.serve(s)
 	}
 	for {
+		boot, err := s.bootRequest()
+		if err != nil {
+			return state.Exit{}, fmt.Errorf("container %s: %w", s.o.Container.Name, err)
+		}
 		status, err := s.boot(boot)
 		if err != nil {
-			return state.Exit{}, fmt.Errorf("container %s: %w", s.o.Descriptor.Name, err)
+			return state.Exit{}, fmt.Errorf("container %s: %w", s.o.Container.Name, err)
 		}
 		// reboot(2) in a pid namespace ends init with SIGHUP for a restart and
 		// SIGINT for a halt or poweroff (Linux 3.4).
 		if s.why() == "" && status.Signaled() && status.Signal() == unix.SIGHUP {
-			s.log.Info("init rebooted", "container", s.o.Descriptor.Name)
+			s.log.Info("init rebooted", "container", s.o.Container.Name)
 			s.change(func(st *Status) { st.Reboots++; st.State, st.Doing, st.ReadySeconds = Starting, "", 0 })
 			continue
 		}
@@ -294,7 +299,7 @@ func (s *Supervisor) setForced(reason string) {
 // does not wait for the first one's timeout.
 func (s *Supervisor) Stop(kill bool, timeout time.Duration) {
 	if timeout == 0 {
-		timeout = time.Duration(s.o.Descriptor.System.Stop.TimeoutSeconds) * time.Second
+		timeout = time.Duration(s.descriptor().System.Stop.TimeoutSeconds) * time.Second
 	}
 	select {
 	case s.halt <- stopRequest{kill, timeout}:
@@ -304,7 +309,7 @@ func (s *Supervisor) Stop(kill bool, timeout time.Duration) {
 
 // serveStop carries stop requests out while one init lives.
 func (s *Supervisor) serveStop(pidfd *os.File, stopped <-chan struct{}) {
-	signal, err := descriptor.ParseSignal(s.o.Descriptor.System.Stop.Signal)
+	signal, err := descriptor.ParseSignal(s.descriptor().System.Stop.Signal)
 	if err != nil {
 		signal = unix.SIGTERM
 	}
@@ -335,6 +340,9 @@ func (s *Supervisor) serveStop(pidfd *os.File, stopped <-chan struct{}) {
 	}
 }
 
+// lastLines is how much of a failed start's console is worth showing.
+const lastLines = 8
+
 // end notes the outcome, for clients that wait and for later ones.
 func (s *Supervisor) end(exit state.Exit, err error) {
 	if err != nil {
@@ -349,12 +357,16 @@ func (s *Supervisor) end(exit state.Exit, err error) {
 		st.State, st.Reason, st.Init = Failed, exit.Reason, 0
 		if exit.Clean {
 			st.State = Stopped
+		} else if st.ReadySeconds == 0 {
+			st.Output = console.Plain(s.console.Tail(), lastLines)
 		}
 	})
 }
 
 // tearDown undoes what prepare did, as far as it came.
 func (s *Supervisor) tearDown() {
+	s.updating.Lock()
+	defer s.updating.Unlock()
 	for _, p := range s.ports {
 		p.close()
 	}

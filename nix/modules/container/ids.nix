@@ -6,7 +6,7 @@ let
   inherit (config.nuc.ids) count;
   mapped = id: id == null || id < count || (id == 65534 && count > 1);
 
-  # Builds run on the host; old releases have their users all the same.
+  # Builds run on the host; NixOS declares their group in any case.
   builds = entry: entry.name == "nixbld" || (entry.group or "") == "nixbld";
 
   # The ids that a configuration or a module chose; what activation chooses is
@@ -18,8 +18,7 @@ let
     );
   found =
     strangers "users.users" "uid" config.users.users
-    # NixOS declares nixbld in any case; without builders nothing is in it.
-    ++ strangers "users.groups" "gid" (removeAttrs config.users.groups [ "nixbld" ]);
+    ++ strangers "users.groups" "gid" config.users.groups;
 in
 {
   assertions = [

@@ -1,0 +1,105 @@
+package supervisor
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/nix-user-containers/nuc/go/internal/descriptor"
+	"github.com/nix-user-containers/nuc/go/internal/keeper"
+)
+
+// Restart lists what of a descriptor differs that a running container can't
+// take over, by JSON path. Init and its arguments are left out: a switch
+// inside does their work, and the next boot takes the new ones.
+func Restart(old, new *descriptor.Descriptor) []string {
+	var keys []string
+	differ := func(key string, same bool) {
+		if !same {
+			keys = append(keys, key)
+		}
+	}
+	differ("root", old.Root == new.Root)
+	differ("mounts", slices.Equal(old.Mounts, new.Mounts))
+	differ("rootOwned", slices.Equal(old.RootOwned, new.RootOwned))
+	differ("devices", slices.Equal(old.Devices, new.Devices))
+	differ("ids", old.IDs == new.IDs)
+	differ("network.mode", old.Network.Mode == new.Network.Mode)
+	differ("system.ttyGroup", old.System.TTYGroup == new.System.TTYGroup)
+	return keys
+}
+
+// descriptor is the one in force.
+func (s *Supervisor) descriptor() *descriptor.Descriptor {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.o.Descriptor
+}
+
+// update takes over another descriptor of the running container: ports and
+// limits at once, the rest at the next boot. It changes all or nothing.
+func (s *Supervisor) update(source []byte, generation int) error {
+	s.updating.Lock()
+	defer s.updating.Unlock()
+	d, err := descriptor.Read(source)
+	if err != nil {
+		return err
+	}
+	old := s.descriptor()
+	if d.Name != old.Name {
+		return fmt.Errorf("the descriptor is container %s's", d.Name)
+	}
+	key := func(p descriptor.Port) string { return fmt.Sprintf("%s %s %d", p.Protocol, p.Address, p.Host) }
+	kept := map[string]*port{}
+	for _, p := range s.ports {
+		kept[key(*p.declared.Load())] = p
+	}
+	var missing []descriptor.Port
+	for _, p := range d.Network.Ports {
+		if kept[key(p)] == nil {
+			missing = append(missing, p)
+		}
+	}
+	added, err := listen(missing)
+	if err != nil {
+		return err
+	}
+	warnings, err := s.group.Update(old.Resources, d.Resources)
+	if err != nil {
+		for _, p := range added {
+			p.close()
+		}
+		return err
+	}
+	for _, w := range warnings {
+		s.warn(w)
+	}
+	var ports []*port
+	for _, p := range d.Network.Ports {
+		if one := kept[key(p)]; one != nil {
+			one.declared.Store(&p)
+			ports = append(ports, one)
+			delete(kept, key(p))
+		}
+	}
+	for _, p := range added {
+		p.serve(s)
+	}
+	for _, p := range kept {
+		p.close()
+	}
+	s.mu.Lock()
+	s.o.Descriptor, s.o.Source = d, source
+	s.ports = append(ports, added...)
+	s.mu.Unlock()
+	s.showPorts()
+	s.change(func(st *Status) { st.Generation = generation })
+	return nil
+}
+
+// answerUpdate serves OpUpdate.
+func (s *Supervisor) answerUpdate(c *Command) keeper.Reply {
+	if err := s.update(c.Descriptor, c.Generation); err != nil {
+		return keeper.Reply{Kind: keeper.Failed, Error: err.Error(), Status: 125}
+	}
+	return keeper.Reply{Kind: keeper.Started}
+}
