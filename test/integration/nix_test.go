@@ -2,94 +2,226 @@ package integration
 
 import (
 	"fmt"
+	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/nix-user-containers/nuc/test/harness"
 )
 
-// standIn puts a Debian tree into a store of the user's own, in place of the
-// system that a binary cache would give, and has Nix write its descriptor. It
-// prints the descriptor's and the system's store paths.
-const standIn = `set -eu
-	export NIX_CONFIG='build-users-group =
-experimental-features = nix-command flakes
-substituters ='
-	nix="nix --store $PWD/store"
-	mkdir system
-	tar --extract --no-same-owner --directory system --file system.tar
-	rm system.tar
-	# The cluster belongs to another id, which nothing in a store does.
-	rm -rf system/usr/lib/systemd/system/postgresql*
-	descriptor=$($nix eval --impure --raw --expr '
-		let
-			toplevel = "${builtins.path { path = ./system; name = "nixos-system-stand-in"; }}";
-			store = toString ./store;
-		in
-		builtins.toFile "nuc-stand-in.json" ((import ./descriptor.nix).mkDescriptor {
-			name = "stand-in";
-			system = { init = "/usr/lib/systemd/systemd"; inherit toplevel; };
-			root = { tree = store + toplevel; ephemeral = true; };
-			mounts = [ { source = "${store}/nix/store"; target = "/nix/store"; readOnly = true; } ];
-			network.ports = [ { host = %d; container = 80; } ];
-			ready.units = [ "nginx.service" ];
-		})')
-	chmod -R u+w system
-	rm -rf system
-	$nix build --out-link root "$descriptor"
-	# What the root doesn't reach would go.
-	$nix store gc 2>/dev/null
-	$nix path-info --recursive "$descriptor"`
+// daemonSocket is where Nix's daemon listens.
+const daemonSocket = "/nix/var/nix/daemon-socket/socket"
 
-// TestDescriptorOfNix boots a system from real store paths.
-func TestDescriptorOfNix(t *testing.T) {
-	t.Parallel()
+// nixDaemon makes a store that an unprivileged user can build in, unless this
+// machine has one.
+func nixDaemon(t *testing.T) {
+	t.Helper()
+	if conn, err := net.Dial("unix", daemonSocket); err == nil {
+		conn.Close()
+		return
+	}
+	if os.Geteuid() != 0 {
+		t.Skip("no Nix daemon runs here, and only root can start one")
+	}
+	conf := t.TempDir()
+	settings := "build-users-group =\nsandbox = false\nexperimental-features = nix-command flakes\nsubstituters =\nflake-registry =\n"
+	if err := os.WriteFile(filepath.Join(conf, "nix.conf"), []byte(settings), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	daemon := exec.Command("nix-daemon")
+	daemon.Env = append(os.Environ(), "NIX_CONF_DIR="+conf)
+	if err := daemon.Start(); err != nil {
+		t.Fatalf("%v; scripts/setup test installs it", err)
+	}
+	t.Cleanup(func() {
+		_ = daemon.Process.Signal(unix.SIGTERM)
+		_ = daemon.Wait()
+		_ = os.Remove(daemonSocket)
+	})
+	harness.Eventually(t, patience, "Nix's daemon listens", func() bool {
+		conn, err := net.Dial("unix", daemonSocket)
+		if err == nil {
+			conn.Close()
+		}
+		return err == nil
+	})
+}
+
+// project is a flake with nuc's functions in it, and no nixpkgs. Its system is
+// real in all that nuc sees of one: store paths with references, an init in the
+// store, a switch program. What they execute is the Debian tree's.
+const project = `{
+  outputs = _:
+    let
+      nuc = import ./nuc { };
+      system = "%s";
+      sh = name: script: derivation {
+        inherit name system;
+        builder = "/bin/sh";
+        args = [ "-ec" script ];
+        PATH = "/usr/bin:/bin";
+      };
+      greeting = sh "greeting" "echo %s >$out";
+      toplevel = sh "nixos-system-web" ''
+        mkdir -p $out/bin
+        printf '#!/bin/sh\nexec /sbin/init\n' >$out/init
+        printf '#!/bin/sh\necho "$1: $(cat ${greeting})"\n' >$out/bin/switch-to-configuration
+        chmod +x $out/init $out/bin/switch-to-configuration
+      '';
+      descriptor = nuc.mkDescriptor {
+        name = "web";
+        system = {
+          init = "${toplevel}/init";
+          toplevel = "${toplevel}";
+          switch = [ "${toplevel}/bin/switch-to-configuration" "switch" ];
+          ttyGroup = 5;
+        };
+        root.tree = "%s";
+        mounts = [ { source = "/nix/store"; target = "/nix/store"; readOnly = true; } ];
+      };
+    in
+    {
+      nucContainers.${system}.web.descriptor = derivation {
+        name = "nuc-web.json";
+        inherit system descriptor;
+        passAsFile = [ "descriptor" ];
+        builder = "/bin/sh";
+        args = [ "-ec" "/bin/cat $descriptorPath >$out" ];
+      };
+    };
+}
+`
+
+func TestFlake(t *testing.T) {
+	nixDaemon(t)
 	h := harness.New(t)
-	for _, name := range []string{"check", "descriptor", "rules", "schema"} {
-		text, err := os.ReadFile(filepath.Join(harness.Repository(t), "nix", "lib", name+".nix"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		h.Write(name+".nix", string(text), 0o600)
+	h.Setenv("NIX_REMOTE", "daemon")
+	folder := filepath.Join(h.Dir, "project")
+	if r := h.Host("cp", "-rT", filepath.Join(readable(h), "nix"), folder+"-nix"); r.Code != 0 {
+		h.Fatalf("%s", r)
 	}
-	args := []string{"unshare", "--", "tar", "--create", "--file", filepath.Join(h.Dir, "system.tar"), "--directory", h.Tree("trixie")}
-	// A quarter of the tree is what systemd and nginx need.
-	for _, heavy := range []string{
-		"lib/postgresql", "lib/*/libLLVM*", "lib/*/libicu*", "lib/*/libz3*", "lib/*/gconv", "lib/*/perl",
-		"share/doc", "share/i18n", "share/locale", "share/man", "share/perl", "share/postgresql", "share/zoneinfo",
-	} {
-		args = append(args, "--exclude=./usr/"+heavy)
+	h.Host("mkdir", folder)
+	h.Host("mv", folder+"-nix", folder+"/nuc")
+	tree := h.Tree("trixie")
+	write := func(greeting string) {
+		h.Write("project/flake.nix", fmt.Sprintf(project, nixSystem(t), greeting, tree), 0o644)
 	}
-	h.Must(append(args, "--exclude=./var/lib/postgresql", ".")...)
-	port := harness.FreePort(t)
-	r := h.Host("sh", "-c", fmt.Sprintf(standIn, port))
-	if r.Code != 0 {
-		t.Fatalf("%s", r)
+	h.Own("web")
+
+	write("first")
+	h.Must("up", folder+"#web")
+	toplevel := h.Must("inspect", "web", "--query", "system.toplevel")
+	if !strings.HasPrefix(toplevel, "/nix/store/") {
+		h.Fatalf("system.toplevel is %q, no store path", toplevel)
 	}
-	var descriptor, toplevel string
-	for _, path := range strings.Fields(r.Stdout) {
-		switch {
-		case strings.HasSuffix(path, "-nuc-stand-in.json"):
-			descriptor = filepath.Join(h.Dir, "store", path)
-		case strings.HasSuffix(path, "-nixos-system-stand-in"):
-			toplevel = path
-		}
+	if got := h.Must("exec", folder, "sh", "-c", toplevel+"/bin/switch-to-configuration test"); got != "test: first" {
+		h.Errorf("the container doesn't see the system's closure: %q", got)
 	}
-	if descriptor == "" || toplevel == "" {
-		t.Fatalf("the closure lacks the descriptor or its system:\n%s", r.Stdout)
+	// Its referrer goes first, which names it.
+	deletable := func() bool {
+		r := h.Host("nix-store", "--query", "--referrers-closure", toplevel)
+		r = h.Host("nix-store", append([]string{"--delete"}, strings.Fields(r.Stdout)...)...)
+		h.Logf("%s", r)
+		return r.Code == 0
+	}
+	harness.Eventually(h, patience, "the generation is a root of the garbage collector", func() bool {
+		entries, _ := filepath.Glob(filepath.Join(h.State, "nuc/web/generations/1.root*"))
+		return len(entries) > 0
+	})
+	if r := h.Host("nix-store", "--delete", toplevel); r.Code == 0 {
+		h.Fatal("Nix could collect the running container's system")
 	}
 
-	h.Own("stand-in")
-	h.Must("validate", descriptor)
-	h.Must("up", descriptor)
-	h.Must("exec", "stand-in", "test", "-x", toplevel+"/usr/lib/systemd/systemd")
-	if r := h.Exec("stand-in", "touch", "/nix/store/new"); r.Code == 0 {
-		t.Error("the store can be written")
+	// Unchanged, all containers of the folder, by the folder's name.
+	if r := h.Nuc("up", folder); r.Code != 0 || !strings.Contains(r.Stdout, "web: ready") || strings.Contains(r.Stderr, "building") {
+		h.Errorf("up of an unchanged flake:\n%s", r)
 	}
-	if r := h.Host("curl", "--silent", "--fail", fmt.Sprintf("http://127.0.0.1:%d", port)); r.Code != 0 {
-		t.Errorf("%s", r)
+	write("second")
+	r := h.Nuc("switch", "web")
+	if r.Code != 0 || !strings.Contains(r.Stdout, "switch: second") || !strings.Contains(r.Stdout, "generation 2") {
+		h.Errorf("switch to a changed flake:\n%s", r)
 	}
-	h.Must("stop", "stand-in")
+	if r := h.Nuc("diff", "web"); r.Code != 0 || !strings.Contains(r.Stdout, "system.toplevel") {
+		h.Errorf("diff:\n%s", r)
+	}
+	if r := h.Nuc("rollback", "web"); r.Code != 0 || !strings.Contains(r.Stdout, "switch: first") {
+		h.Errorf("rollback:\n%s", r)
+	}
+
+	// What can be wrong leaves the running container alone.
+	for _, bad := range []struct {
+		name, flake string
+		args        []string
+		want        []string
+	}{
+		{"mistyped", "", []string{"up", folder + "#wob"}, []string{"did you mean #web"}},
+		{"no flake", "", []string{"up", h.Dir}, []string{"flake.nix", "configuration.nix"}},
+		{"build failure", "third; exit 1; :", []string{"switch", "web"}, []string{"nix build failed", "nothing was changed"}},
+		{"syntax", "${", []string{"switch", "web"}, []string{"nix build failed", "nothing was changed"}},
+	} {
+		if bad.flake != "" {
+			write(bad.flake)
+		}
+		r := h.Nuc(bad.args...)
+		for _, want := range bad.want {
+			if r.Code != 1 || !strings.Contains(r.Stderr, want) {
+				h.Errorf("%s: want status 1 and %q:\n%s", bad.name, want, r)
+			}
+		}
+	}
+	write("first")
+	h.Setenv("PATH", "/nowhere")
+	if r := h.Nuc("switch", "web"); r.Code != 1 || !strings.Contains(r.Stderr, "nix is not on PATH") {
+		h.Errorf("without nix: want one line that says so:\n%s", r)
+	}
+	h.Setenv("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+	if status := h.Status("web"); status != "ready" {
+		h.Errorf("after all that, web is %q", status)
+	}
+
+	h.Must("stop", "web")
+	time.Sleep(1100 * time.Millisecond) // file times count whole seconds somewhere
+	if r := h.Nuc("generations", "web", "--delete-older-than", "0m"); r.Code != 0 || !strings.Contains(r.Stdout, "deleted") {
+		h.Errorf("delete generations:\n%s", r)
+	}
+	if list := h.Must("generations", "web", "--json"); strings.Count(list, `"generation"`) != 1 || !strings.Contains(list, `"current": true`) {
+		h.Errorf("only the current generation must be left:\n%s", list)
+	}
+	h.Must("rm", "--state", "--yes", "web")
+	if !deletable() {
+		h.Errorf("a removed container still keeps %s alive", toplevel)
+	}
+}
+
+// readable is a copy of nuc's Nix files that the test's user can read.
+func readable(h *harness.H) string {
+	h.Helper()
+	folder, err := os.MkdirTemp("/tmp", "nuc-it-nix-*")
+	if err != nil {
+		h.Fatal(err)
+	}
+	h.Cleanup(func() { os.RemoveAll(folder) })
+	if err := os.CopyFS(filepath.Join(folder, "nix"), os.DirFS(filepath.Join(harness.Repository(h), "nix"))); err != nil {
+		h.Fatal(err)
+	}
+	if err := os.Chmod(folder, 0o755); err != nil {
+		h.Fatal(err)
+	}
+	return folder
+}
+
+// nixSystem is this machine's platform, as Nix calls it.
+func nixSystem(t *testing.T) string {
+	t.Helper()
+	out, err := exec.Command("nix-instantiate", "--eval", "--expr", "builtins.currentSystem", "--store", "dummy://").Output()
+	if err != nil {
+		t.Fatalf("nix-instantiate: %v", err)
+	}
+	return strings.Trim(strings.TrimSpace(string(out)), `"`)
 }

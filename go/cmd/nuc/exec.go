@@ -101,6 +101,7 @@ func (c *context) exec(name string, e keeper.Exec) error {
 	if err != nil {
 		return exitStatus{statusExec, err}
 	}
+	name = container.Name
 	conn, err := supervisor.Connect(container)
 	if errors.Is(err, supervisor.ErrNotRunning) {
 		return exitStatus{statusExec, fmt.Errorf("container %s: %w: start it with `nuc up %s`", name, err, name)}

@@ -22,7 +22,7 @@ Examples:
 }
 
 func (i *inspectCommand) Run(c *context) error {
-	t, err := c.load(i.Container)
+	t, err := c.load(i.Container, "")
 	if err != nil {
 		return err
 	}

@@ -24,6 +24,7 @@ const (
 	statusFailed = 1   // nuc could not do what was asked
 	statusUsage  = 2   // the command line is wrong
 	statusDied   = 3   // start: init died, was killed, or ended with an error
+	statusUnits  = 4   // switch, rollback: switched, but something failed inside
 	statusExec   = 125 // exec, login: nuc's own failure
 )
 
@@ -70,23 +71,28 @@ type commandLine struct {
 	LogLevel string `help:"Log to standard error: error, warn, info, debug or trace." enum:"error,warn,info,debug,trace" default:"error" env:"NUC_LOG_LEVEL"`
 	LogJSON  bool   `name:"log-json" help:"Log as JSON."`
 
-	Up         upCommand         `cmd:"" help:"Start containers in the background and wait until they are ready."`
-	Start      startCommand      `cmd:"" help:"Start a container in the foreground, its console on standard output."`
-	Stop       stopCommand       `cmd:"" help:"Stop containers cleanly."`
-	Restart    restartCommand    `cmd:"" help:"Stop containers and start them again."`
-	Kill       killCommand       `cmd:"" help:"Kill containers at once."`
-	Rm         rmCommand         `cmd:"" help:"Remove stopped containers."`
-	Ps         psCommand         `cmd:"" help:"List containers." aliases:"ls"`
-	Status     statusCommand     `cmd:"" help:"Show one container in detail."`
-	Exec       execCommand       `cmd:"" help:"Run a command in a running container."`
-	Login      loginCommand      `cmd:"" help:"Open a root shell in a running container."`
-	Logs       logsCommand       `cmd:"" help:"Show a container's journal."`
-	Inspect    inspectCommand    `cmd:"" help:"Print a container's descriptor."`
-	Validate   validateCommand   `cmd:"" help:"Check descriptors."`
-	Doctor     doctorCommand     `cmd:"" help:"Check what this machine offers, and say what to do about the rest."`
-	Completion completionCommand `cmd:"" help:"Print a completion script for a shell."`
-	Unshare    unshareCommand    `cmd:"" help:"Run a command as the root of containers, to look after their files."`
-	Version    versionCommand    `cmd:"" help:"Print nuc's version."`
+	Up          upCommand          `cmd:"" help:"Start containers in the background and wait until they are ready."`
+	Start       startCommand       `cmd:"" help:"Start a container in the foreground, its console on standard output."`
+	Build       buildCommand       `cmd:"" help:"Have Nix build containers' descriptors."`
+	Switch      switchCommand      `cmd:"" help:"Change running containers to a new descriptor, live."`
+	Rollback    rollbackCommand    `cmd:"" help:"Go back to an earlier generation of a container."`
+	Generations generationsCommand `cmd:"" help:"List or delete generations of a container."`
+	Diff        diffCommand        `cmd:"" help:"Show what differs between two generations of a container."`
+	Stop        stopCommand        `cmd:"" help:"Stop containers cleanly."`
+	Restart     restartCommand     `cmd:"" help:"Stop containers and start them again."`
+	Kill        killCommand        `cmd:"" help:"Kill containers at once."`
+	Rm          rmCommand          `cmd:"" help:"Remove stopped containers."`
+	Ps          psCommand          `cmd:"" help:"List containers." aliases:"ls"`
+	Status      statusCommand      `cmd:"" help:"Show one container in detail."`
+	Exec        execCommand        `cmd:"" help:"Run a command in a running container."`
+	Login       loginCommand       `cmd:"" help:"Open a root shell in a running container."`
+	Logs        logsCommand        `cmd:"" help:"Show a container's journal."`
+	Inspect     inspectCommand     `cmd:"" help:"Print a container's descriptor."`
+	Validate    validateCommand    `cmd:"" help:"Check descriptors."`
+	Doctor      doctorCommand      `cmd:"" help:"Check what this machine offers, and say what to do about the rest."`
+	Completion  completionCommand  `cmd:"" help:"Print a completion script for a shell."`
+	Unshare     unshareCommand     `cmd:"" help:"Run a command as the root of containers, to look after their files."`
+	Version     versionCommand     `cmd:"" help:"Print nuc's version."`
 }
 
 // context is what every command gets.
@@ -94,6 +100,7 @@ type context struct {
 	stdout, stderr io.Writer
 	log            hclog.Logger
 	logLevel       string
+	logJSON        bool
 	folders        state.Folders
 }
 
@@ -175,5 +182,5 @@ func newContext(cli *commandLine) (*context, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &context{stdout: os.Stdout, stderr: os.Stderr, log: log, logLevel: cli.LogLevel, folders: folders}, nil
+	return &context{stdout: os.Stdout, stderr: os.Stderr, log: log, logLevel: cli.LogLevel, logJSON: cli.LogJSON, folders: folders}, nil
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/nix-user-containers/nuc/go/internal/console"
@@ -32,20 +31,26 @@ Examples:
 }
 
 func (r *rmCommand) Run(c *context) error {
+	var containers []state.Container
 	for _, name := range r.Names {
-		if r.State && filepath.Base(name) == name && !strings.HasPrefix(name, ".") && c.folders.Container(name).HasState() {
+		// What was removed without its state is no container any more, but can
+		// still be removed with it.
+		if container := c.folders.Container(name); r.State && name != "" && isName(name) && container.HasState() {
+			containers = append(containers, container)
 			continue
 		}
-		if _, err := c.find(name); err != nil {
+		container, err := c.find(name)
+		if err != nil {
 			return err
 		}
+		containers = append(containers, container)
 	}
 	if r.State && !r.Yes {
-		if err := r.ask(c); err != nil {
+		if err := r.ask(c, containers); err != nil {
 			return err
 		}
 	}
-	err := c.each(r.Names, func(name string) error { return r.one(c.folders.Container(name)) })
+	err := c.each(containers, r.one)
 	if r.State {
 		// Also what an earlier removal left that was interrupted.
 		if rerr := c.removeAside(); err == nil {
@@ -55,8 +60,12 @@ func (r *rmCommand) Run(c *context) error {
 	return err
 }
 
-func (r *rmCommand) ask(c *context) error {
-	what := strings.Join(r.Names, ", ")
+func (r *rmCommand) ask(c *context, containers []state.Container) error {
+	var names []string
+	for _, container := range containers {
+		names = append(names, container.Name)
+	}
+	what := strings.Join(names, ", ")
 	if !console.IsTerminal(os.Stdin) {
 		return exitStatus{statusUsage, fmt.Errorf("removing the data of %s: not asked, as standard input is no terminal: add --yes", what)}
 	}

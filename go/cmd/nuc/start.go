@@ -12,7 +12,8 @@ import (
 )
 
 type startCommand struct {
-	Container string `arg:"" name:"descriptor|name" help:"A descriptor's file, or the name of a container that was started before."`
+	Container string `arg:"" name:"descriptor|name|project" optional:"" help:"A descriptor's file, the name of a container that was started before, a flake reference (.#web), or a folder with a flake.nix or configuration.nix; without one, the folder you are in."`
+	Nixpkgs   string `placeholder:"FOLDER" help:"The nixpkgs for a folder with a configuration.nix, instead of NIX_PATH's or the one nuc is locked to."`
 }
 
 func (startCommand) Help() string {
@@ -21,13 +22,18 @@ func (startCommand) Help() string {
 Examples:
   nuc start ./web.json
   nuc start web
+  nuc start .#web
 
 Exit status: 0 after a clean poweroff, 1 if it could not be started, 3 if init
 died, was killed or ended with an error.`
 }
 
 func (s *startCommand) Run(c *context) error {
-	t, err := c.load(s.Container)
+	container := s.Container
+	if container == "" {
+		container = "."
+	}
+	t, err := c.load(container, s.Nixpkgs)
 	if err != nil {
 		return err
 	}
@@ -35,7 +41,7 @@ func (s *startCommand) Run(c *context) error {
 		return err
 	}
 	o := supervisor.Options{
-		Descriptor: t.descriptor, Source: t.source, Container: t.container,
+		Descriptor: t.descriptor, Source: t.source, Origin: t.originText(), StorePath: t.storePath, Container: t.container,
 		Cache: c.folders.Cache, Log: c.log, Output: os.Stdout, Copying: c.copying(),
 	}
 	if console.IsTerminal(os.Stdout) {

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/nix-user-containers/nuc/go/internal/keeper"
@@ -25,11 +26,11 @@ Examples:
 }
 
 func (s *stopCommand) Run(c *context) error {
-	names, err := c.names(s.Names, s.All)
+	containers, err := c.containers(s.Names, s.All)
 	if err != nil {
 		return err
 	}
-	return c.stopAll(names, false, s.Timeout)
+	return stopAll(containers, false, s.Timeout)
 }
 
 type killCommand struct {
@@ -43,11 +44,11 @@ func (killCommand) Help() string {
 }
 
 func (k *killCommand) Run(c *context) error {
-	names, err := c.names(k.Names, k.All)
+	containers, err := c.containers(k.Names, k.All)
 	if err != nil {
 		return err
 	}
-	return c.stopAll(names, true, 0)
+	return stopAll(containers, true, 0)
 }
 
 type restartCommand struct {
@@ -64,65 +65,63 @@ Examples:
 }
 
 func (r *restartCommand) Run(c *context) error {
+	containers, err := c.containers(r.Names, false)
+	if err != nil {
+		return err
+	}
 	var targets []*target
-	for _, name := range r.Names {
-		container, err := c.find(name)
-		if err != nil {
-			return err
-		}
-		t, err := c.load(container.Name)
+	for _, container := range containers {
+		t, err := c.kept(container.Name)
 		if err != nil {
 			return err
 		}
 		targets = append(targets, t)
 	}
-	if err := c.stopAll(r.Names, false, 0); err != nil {
+	if err := stopAll(containers, false, 0); err != nil {
 		return err
 	}
 	return c.up(targets, r.Wait, r.Timeout)
 }
 
-// names resolves a list of names, or all running containers.
-func (c *context) names(given []string, all bool) ([]string, error) {
+// containers resolves a list of names, or all running containers.
+func (c *context) containers(given []string, all bool) ([]state.Container, error) {
 	switch {
 	case all && len(given) > 0:
 		return nil, exitStatus{statusUsage, errors.New("give names or --all, not both")}
 	case !all && len(given) == 0:
 		return nil, exitStatus{statusUsage, errors.New("which container? Give a name, or --all; `nuc ps` lists the running ones")}
-	case !all:
-		for _, n := range given {
-			if _, err := c.find(n); err != nil {
-				return nil, err
-			}
+	}
+	var containers []state.Container
+	for _, name := range given {
+		container, err := c.find(name)
+		if err != nil {
+			return nil, err
 		}
-		return given, nil
+		containers = append(containers, container)
+	}
+	if !all {
+		return containers, nil
 	}
 	known, err := c.folders.Names()
 	if err != nil {
 		return nil, err
 	}
-	var running []string
-	for _, n := range known {
-		if c.folders.Container(n).Held() {
-			running = append(running, n)
+	for _, name := range known {
+		if container := c.folders.Container(name); container.Held() {
+			containers = append(containers, container)
 		}
 	}
-	return running, nil
+	return containers, nil
 }
 
 // stopAll stops containers side by side.
-func (c *context) stopAll(names []string, kill bool, timeout time.Duration) error {
-	errs := make([]error, len(names))
-	done := make(chan int)
-	for i, n := range names {
-		go func() {
-			errs[i] = stopOne(c.folders.Container(n), kill, timeout)
-			done <- i
-		}()
+func stopAll(containers []state.Container, kill bool, timeout time.Duration) error {
+	errs := make([]error, len(containers))
+	var all sync.WaitGroup
+	for i, container := range containers {
+		all.Go(func() { errs[i] = stopOne(container, kill, timeout) })
 	}
-	for range names {
-		<-done
-	}
+	all.Wait()
 	return errors.Join(errs...)
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -8,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/nix-user-containers/nuc/go/internal/descriptor"
+	"github.com/nix-user-containers/nuc/go/internal/project"
 	"github.com/nix-user-containers/nuc/go/internal/state"
 )
 
@@ -16,68 +18,204 @@ type target struct {
 	container  state.Container
 	descriptor *descriptor.Descriptor
 	source     []byte
+	// storePath is the descriptor's own in the Nix store, "" elsewhere.
+	storePath string
+	// origin is where the descriptor comes from; nil for one that was kept.
+	origin *project.Project
 }
 
-// load finds the descriptor behind an argument: a file, or the name of a
-// container that was started before.
-func (c *context) load(arg string) (*target, error) {
-	if isPath(arg) {
-		d, source, err := descriptor.ReadFile(arg)
-		if err != nil {
-			return nil, fmt.Errorf("descriptor %s: %w", arg, err)
-		}
-		return &target{c.folders.Container(d.Name), d, source}, nil
+// originText is the origin as it is kept with the container.
+func (t *target) originText() []byte {
+	if t.origin == nil {
+		return nil
 	}
-	container, err := c.find(arg)
+	text, err := json.Marshal(t.origin)
+	if err != nil {
+		return nil
+	}
+	return text
+}
+
+// load finds the one descriptor behind an argument.
+func (c *context) load(arg, nixpkgs string) (*target, error) {
+	targets, err := c.loadAll([]string{arg}, nixpkgs)
+	if err != nil {
+		return nil, err
+	}
+	if len(targets) > 1 {
+		return nil, fmt.Errorf("%s: has %d containers: name one, as in %s#%s", arg, len(targets), arg, targets[0].descriptor.Name)
+	}
+	return targets[0], nil
+}
+
+// loadAll finds the descriptors behind arguments: each a file, the name of a
+// container that was started before, or a project, whose descriptors are built.
+func (c *context) loadAll(args []string, nixpkgs string) ([]*target, error) {
+	var targets []*target
+	for _, arg := range args {
+		found, err := c.resolve(arg, nixpkgs)
+		if err != nil {
+			return nil, err
+		}
+		for _, t := range found {
+			for _, other := range targets {
+				if other.descriptor.Name == t.descriptor.Name {
+					return nil, fmt.Errorf("container %s: named twice", t.descriptor.Name)
+				}
+			}
+			targets = append(targets, t)
+		}
+	}
+	return targets, nil
+}
+
+func (c *context) resolve(arg, nixpkgs string) ([]*target, error) {
+	switch {
+	case isName(arg) && (c.folders.Container(arg).Exists() || !project.Is(arg) && !isFile(arg)):
+		if nixpkgs != "" {
+			return nil, fmt.Errorf("container %s: has its descriptor already: --nixpkgs is for a folder with a configuration.nix", arg)
+		}
+		t, err := c.kept(arg)
+		return []*target{t}, err
+	case project.Is(arg):
+		p, name, err := project.Find(arg, nixpkgs)
+		if err != nil {
+			return nil, err
+		}
+		return c.build(p, name)
+	}
+	d, source, err := descriptor.ReadFile(arg)
+	if err != nil {
+		return nil, fmt.Errorf("descriptor %s: %w", arg, err)
+	}
+	path, err := filepath.Abs(arg)
+	if err != nil {
+		return nil, err
+	}
+	t := &target{container: c.folders.Container(d.Name), descriptor: d, source: source, origin: &project.Project{File: path}}
+	if real, err := filepath.EvalSymlinks(path); err == nil && strings.HasPrefix(real, "/nix/store/") {
+		t.storePath = real
+	}
+	return []*target{t}, nil
+}
+
+// isName tells a container's name from all else, which has a slash, a dot, a
+// hash or a colon.
+func isName(arg string) bool { return !strings.ContainsAny(arg, "/.#:") }
+
+func isFile(arg string) bool {
+	st, err := os.Stat(arg)
+	return err == nil && st.Mode().IsRegular()
+}
+
+// kept is a container with the descriptor that it was last started with.
+func (c *context) kept(name string) (*target, error) {
+	container, err := c.find(name)
 	if err != nil {
 		return nil, err
 	}
 	_, source, err := container.Current()
 	if err != nil {
-		return nil, fmt.Errorf("container %s: %w", arg, err)
+		return nil, fmt.Errorf("container %s: %w", name, err)
 	}
 	if source == nil {
-		return nil, fmt.Errorf("container %s: its descriptor was never kept: start it from its file once", arg)
+		return nil, fmt.Errorf("container %s: its descriptor was never kept: start it from its file once", name)
 	}
 	d, err := descriptor.Read(source)
 	if err != nil {
-		return nil, fmt.Errorf("container %s: kept descriptor: %w", arg, err)
+		return nil, fmt.Errorf("container %s: kept descriptor: %w", name, err)
 	}
-	return &target{container, d, source}, nil
+	return &target{container: container, descriptor: d, source: source}, nil
 }
 
-// isPath tells a descriptor's path from a name, which has no slash and no dot.
-func isPath(arg string) bool {
-	if strings.ContainsAny(arg, "/.") {
-		return true
+// find returns the container of a name, or of a project's folder.
+func (c *context) find(arg string) (state.Container, error) {
+	if !isName(arg) {
+		return c.findFolder(arg)
 	}
-	st, err := os.Stat(arg)
-	return err == nil && st.Mode().IsRegular()
-}
-
-// find returns a container that exists.
-func (c *context) find(name string) (state.Container, error) {
-	if name != filepath.Base(name) || strings.HasPrefix(name, ".") {
-		return state.Container{}, fmt.Errorf("container %q: no name of a container", name)
-	}
-	container := c.folders.Container(name)
-	if container.Exists() {
+	container := c.folders.Container(arg)
+	if arg != "" && container.Exists() {
 		return container, nil
 	}
-	if st, err := os.Stat(container.Runtime); err == nil && st.IsDir() {
+	if st, err := os.Stat(container.Runtime); arg != "" && err == nil && st.IsDir() {
 		return container, nil
 	}
-	names, err := c.folders.Names()
+	if st, err := os.Stat(arg); err == nil && st.IsDir() {
+		return c.findFolder(arg)
+	}
+	names, err := c.known()
 	if err != nil {
 		return state.Container{}, err
 	}
 	hint := "`nuc ps -a` lists those there are"
 	if len(names) == 0 {
 		hint = "there are none yet; start one with `nuc up DESCRIPTOR`"
-	} else if near := descriptor.Nearest(name, names); near != "" {
+	} else if near := descriptor.Nearest(arg, names); near != "" {
 		hint = fmt.Sprintf("did you mean %s?", near)
 	}
-	return state.Container{}, fmt.Errorf("container %s: not known: %s", name, hint)
+	return state.Container{}, fmt.Errorf("container %s: not known: %s", arg, hint)
+}
+
+// known lists the containers there are.
+func (c *context) known() ([]string, error) {
+	names, err := c.folders.Names()
+	if err != nil {
+		return nil, err
+	}
+	var known []string
+	for _, n := range names {
+		if container := c.folders.Container(n); container.Exists() || container.Held() {
+			known = append(known, n)
+		}
+	}
+	return known, nil
+}
+
+// origin is where a container's descriptor came from; nil if that is not known.
+func origin(container state.Container) *project.Project {
+	text := container.Origin()
+	if text == nil {
+		return nil
+	}
+	var p project.Project
+	if json.Unmarshal(text, &p) != nil {
+		return nil
+	}
+	return &p
+}
+
+// findFolder returns the container that was started from a project's folder,
+// or, for FOLDER#NAME, that one of them.
+func (c *context) findFolder(arg string) (state.Container, error) {
+	folder, wanted, _ := strings.Cut(arg, "#")
+	if folder == "" {
+		folder = "."
+	}
+	folder, err := filepath.Abs(folder)
+	if err != nil {
+		return state.Container{}, err
+	}
+	if real, err := filepath.EvalSymlinks(folder); err == nil {
+		folder = real
+	}
+	names, err := c.known()
+	if err != nil {
+		return state.Container{}, err
+	}
+	var found []string
+	for _, n := range names {
+		p := origin(c.folders.Container(n))
+		if p != nil && (p.Folder == folder || p.File == folder) && (wanted == "" || p.Name == wanted || n == wanted) {
+			found = append(found, n)
+		}
+	}
+	switch len(found) {
+	case 1:
+		return c.folders.Container(found[0]), nil
+	case 0:
+		return state.Container{}, fmt.Errorf("container of %s: none was started from there yet: `nuc up %s` does, `nuc ps -a` lists those there are", arg, arg)
+	}
+	return state.Container{}, fmt.Errorf("container of %s: there are several: name one of %s", arg, strings.Join(found, ", "))
 }
 
 // notRunning explains ErrNotRunning for a container.
@@ -85,12 +223,12 @@ func notRunning(name string, err error) error {
 	return exitStatus{statusFailed, fmt.Errorf("container %s: %w: start it with `nuc up %s`", name, err, name)}
 }
 
-// each runs f for every name and returns the first error after all have run;
-// the others are printed.
-func (c *context) each(names []string, f func(string) error) error {
+// each runs f for every container and returns the first error after all have
+// run; the others are printed.
+func (c *context) each(containers []state.Container, f func(state.Container) error) error {
 	var failed error
-	for _, n := range names {
-		err := f(n)
+	for _, container := range containers {
+		err := f(container)
 		if err == nil {
 			continue
 		}

@@ -24,9 +24,10 @@ import (
 )
 
 type upCommand struct {
-	Containers []string      `arg:"" name:"descriptor|name" help:"Descriptors' files, or names of containers that were started before."`
+	Containers []string      `arg:"" name:"descriptor|name|project" optional:"" help:"Descriptors' files, names of containers that were started before, flake references (.#web), or folders with a flake.nix or configuration.nix. Without one: all containers of the folder you are in."`
 	Wait       bool          `default:"true" negatable:"" help:"Wait until the containers are ready."`
 	Timeout    time.Duration `help:"How long to wait, instead of the descriptor's ready.timeoutSeconds (30s, 2m)."`
+	Nixpkgs    string        `placeholder:"FOLDER" help:"The nixpkgs for folders with a configuration.nix, instead of NIX_PATH's or the one nuc is locked to."`
 }
 
 func (upCommand) Help() string {
@@ -35,22 +36,14 @@ func (upCommand) Help() string {
 Examples:
   nuc up ./web.json
   nuc up web db --timeout 2m
-  nuc up web --no-wait`
+  nuc up .#web
+  nuc up --no-wait`
 }
 
 func (u *upCommand) Run(c *context) error {
-	var targets []*target
-	for _, arg := range u.Containers {
-		t, err := c.load(arg)
-		if err != nil {
-			return err
-		}
-		for _, other := range targets {
-			if other.descriptor.Name == t.descriptor.Name {
-				return fmt.Errorf("container %s: named twice", t.descriptor.Name)
-			}
-		}
-		targets = append(targets, t)
+	targets, err := c.loadAll(here(u.Containers), u.Nixpkgs)
+	if err != nil {
+		return err
 	}
 	return c.up(targets, u.Wait, u.Timeout)
 }
@@ -293,7 +286,7 @@ func (c *context) launch(t *target) (*seqpacket.Conn, error) {
 		Sys:   &syscall.SysProcAttr{Setsid: true},
 	})
 	if err == nil {
-		err = conn.Send(launchOrder{Source: t.source, Folders: c.folders, LogLevel: c.logLevel})
+		err = conn.Send(launchOrder{Source: t.source, Origin: t.originText(), StorePath: t.storePath, Folders: c.folders, LogLevel: c.logLevel, LogJSON: c.logJSON})
 	}
 	if err != nil {
 		conn.Close()
@@ -314,7 +307,7 @@ func (c *context) join(t *target) (*seqpacket.Conn, error) {
 	}
 	if source != nil && string(source) != string(t.source) {
 		conn.Close()
-		return nil, fmt.Errorf("container %s: is running with another descriptor (generation %d): stop it with `nuc stop %s` and start it again", t.descriptor.Name, n, t.descriptor.Name)
+		return nil, fmt.Errorf("container %s: is running with another descriptor (generation %d): change it live with `nuc switch`, or stop it with `nuc stop %s` and start it again", t.descriptor.Name, n, t.descriptor.Name)
 	}
 	if err := conn.Send(supervisor.Command{Request: keeper.Request{Op: supervisor.OpWait}}); err != nil {
 		conn.Close()
@@ -328,9 +321,12 @@ const roleSupervisor = "nuc-supervisor"
 // launchOrder is what a supervisor in the background is told by `nuc up`, over
 // its fd 3.
 type launchOrder struct {
-	Source   []byte        `json:"source"`
-	Folders  state.Folders `json:"folders"`
-	LogLevel string        `json:"logLevel"`
+	Source    []byte        `json:"source"`
+	Origin    []byte        `json:"origin,omitempty"`
+	StorePath string        `json:"storePath,omitempty"`
+	Folders   state.Folders `json:"folders"`
+	LogLevel  string        `json:"logLevel"`
+	LogJSON   bool          `json:"logJSON"`
 }
 
 // supervisorMain is a supervisor in the background.
@@ -363,8 +359,8 @@ func supervisorMain() error {
 	signal.Ignore(unix.SIGHUP)
 	output := &lateFile{path: filepath.Join(container.State, "supervisor.log")}
 	_, err = supervisor.Start(supervisor.Options{
-		Descriptor: d, Source: order.Source, Container: container, Cache: order.Folders.Cache, Report: report,
-		Log: hclog.New(&hclog.LoggerOptions{Name: "nuc", Level: hclog.LevelFromString(order.LogLevel), Output: output}),
+		Descriptor: d, Source: order.Source, Origin: order.Origin, StorePath: order.StorePath, Container: container, Cache: order.Folders.Cache, Report: report,
+		Log: hclog.New(&hclog.LoggerOptions{Name: "nuc", Level: hclog.LevelFromString(order.LogLevel), Output: output, JSONFormat: order.LogJSON}),
 	}, func(s *supervisor.Supervisor) { go stopOnSignal(s, signals) })
 	if err != nil {
 		return fail(err)

@@ -122,20 +122,27 @@ func (s *Server) forget(c *net.TCPConn) {
 // Pair carries bytes both ways until both directions have ended, or one has
 // broken off. It closes neither.
 func Pair(a, b *net.TCPConn) {
-	var other sync.WaitGroup
-	other.Go(func() { carry(b, a) })
-	carry(a, b)
-	other.Wait()
+	there, back := make(chan struct{}), make(chan struct{})
+	go carry(b, a, there, back)
+	carry(a, b, back, there)
+	<-there
 }
 
 // carry copies until from ends. Its end is the end of to's input; an error is
-// the end of both connections, a reset where that is what from got.
-func carry(to, from *net.TCPConn) {
+// the end of both connections, a reset where that is what from or to got. It
+// closes done when it has, as the other direction does with other.
+func carry(to, from *net.TCPConn, done chan<- struct{}, other <-chan struct{}) {
+	defer close(done)
 	_, err := io.Copy(to, from)
 	if err == nil {
+		if brokenOff(from) {
+			<-other
+		}
 		err = to.CloseWrite()
 	}
-	if err == nil {
+	// Of a reset, one direction gets the word for it (ECONNRESET), the other an
+	// end or this; what is to be done is for the first to do.
+	if err == nil || errors.Is(err, unix.EPIPE) {
 		return
 	}
 	if errors.Is(err, unix.ECONNRESET) {
@@ -144,6 +151,27 @@ func carry(to, from *net.TCPConn) {
 	}
 	to.Close()
 	from.Close()
+}
+
+// brokenOff tells whether a connection that seems to have ended was broken off,
+// and the direction that writes to it was told: the kernel reports an error
+// once, and then an end (tcp_recvmsg in net/ipv4/tcp.c). A connection that has
+// ended is not in state 7 (TCP_CLOSE) before the other direction has as well.
+func brokenOff(c *net.TCPConn) bool {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return true
+	}
+	told := false
+	err = raw.Control(func(fd uintptr) {
+		info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+		if err != nil || info.State != 7 {
+			return
+		}
+		left, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR)
+		told = err == nil && left == 0
+	})
+	return told || err != nil // closed by the other direction, or by Close
 }
 
 // batch is how many sockets a Stock asks for at a time.
@@ -157,7 +185,8 @@ type Stock struct {
 
 	mu      sync.Mutex
 	free    []*os.File
-	filling bool
+	filling sync.WaitGroup
+	refill  bool
 	closed  bool
 }
 
@@ -177,9 +206,9 @@ func (s *Stock) Take() (*os.File, error) {
 	}
 	f := s.free[len(s.free)-1]
 	s.free = s.free[:len(s.free)-1]
-	if len(s.free) < batch/4 && !s.filling {
-		s.filling = true
-		go s.fill()
+	if len(s.free) < batch/4 && !s.refill {
+		s.refill = true
+		s.filling.Go(s.fill)
 	}
 	return f, nil
 }
@@ -188,7 +217,7 @@ func (s *Stock) fill() {
 	files, err := s.Make(batch)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.filling = false
+	s.refill = false
 	if err == nil {
 		s.free = append(s.free, files...)
 	}
@@ -200,9 +229,10 @@ func (s *Stock) fill() {
 // Close closes the sockets that are left, and those that are being made.
 func (s *Stock) Close() {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.closed = true
 	s.empty()
+	s.mu.Unlock()
+	s.filling.Wait()
 }
 
 func (s *Stock) empty() {

@@ -33,7 +33,7 @@ func FindFolders(getenv func(string) string, home string, uid int) (Folders, err
 		}
 		return filepath.Join(home, fallback)
 	}
-	if home == "" && (getenv("XDG_STATE_HOME") == "" || getenv("XDG_CACHE_HOME") == "") {
+	if home == "" && !(filepath.IsAbs(getenv("XDG_STATE_HOME")) && filepath.IsAbs(getenv("XDG_CACHE_HOME"))) {
 		return Folders{}, errors.New("HOME is not set: nuc does not know where its state folder is; set HOME or XDG_STATE_HOME and XDG_CACHE_HOME")
 	}
 	runtime, err := runtimeFolder(getenv("XDG_RUNTIME_DIR"), uid)

@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/nix-user-containers/nuc/go/internal/gcroot"
 )
 
 const generations = "generations"
@@ -73,6 +75,16 @@ func (c Container) Current() (int, []byte, error) {
 // Record makes a descriptor the current generation, a new one if it differs
 // from the current. Each step is a rename, so a crash leaves the old one.
 func (c Container) Record(descriptor []byte) (int, error) {
+	n, err := c.Append(descriptor)
+	if err != nil {
+		return 0, err
+	}
+	return n, c.SetCurrent(n)
+}
+
+// Append keeps a descriptor as the newest generation without making it the
+// current one, and returns its number: the current one's, if it is the same.
+func (c Container) Append(descriptor []byte) (int, error) {
 	n, old, err := c.Current()
 	if err == nil && n > 0 && bytes.Equal(old, descriptor) {
 		return n, nil
@@ -92,7 +104,45 @@ func (c Container) Record(descriptor []byte) (int, error) {
 	if err := writeFile(filepath.Join(dir, strconv.Itoa(next)+".json"), descriptor); err != nil {
 		return 0, fmt.Errorf("recording generation %d: %w", next, err)
 	}
-	return next, c.SetCurrent(next)
+	return next, nil
+}
+
+// Read returns the descriptor of a generation.
+func (c Container) Read(n int) ([]byte, error) {
+	data, err := os.ReadFile(filepath.Join(c.State, generations, strconv.Itoa(n)+".json"))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("container %s: has no generation %d: see `nuc generations %s`", c.Name, n, c.Name)
+	}
+	return data, err
+}
+
+// Drop removes a generation that is not the current one, and what keeps its
+// store paths alive.
+func (c Container) Drop(n int) error {
+	if err := gcroot.Remove(c.Root(n)); err != nil {
+		return err
+	}
+	return os.Remove(filepath.Join(c.State, generations, strconv.Itoa(n)+".json"))
+}
+
+// Root is the link that keeps a generation's store paths alive; package gcroot
+// makes it.
+func (c Container) Root(n int) string {
+	return filepath.Join(c.State, generations, strconv.Itoa(n)+".root")
+}
+
+// SetOrigin keeps where the container's descriptors come from, as JSON.
+func (c Container) SetOrigin(origin []byte) error {
+	return writeFile(filepath.Join(c.State, "origin.json"), origin)
+}
+
+// Origin returns what SetOrigin kept, or nil.
+func (c Container) Origin() []byte {
+	data, err := os.ReadFile(filepath.Join(c.State, "origin.json"))
+	if err != nil {
+		return nil
+	}
+	return data
 }
 
 // SetCurrent points the container to a recorded generation.

@@ -18,7 +18,7 @@ const removed = ".removed-"
 // Forget removes what nuc knows of the container and keeps its root file
 // system. The caller holds the lock.
 func (c Container) Forget() error {
-	for _, name := range []string{"current", "current.new", "exit.json", "supervisor.log"} {
+	for _, name := range []string{"current", "current.new", "exit.json", "origin.json", "supervisor.log", "built"} {
 		if err := os.Remove(filepath.Join(c.State, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("state folder: %w", err)
 		}
@@ -130,6 +130,9 @@ func (e *emptying) folder(name string) error {
 // clear removes the entries of a folder, or moves them to the top.
 func (e *emptying) clear(folder int, keep string) error {
 	fd, err := unix.Openat(folder, ".", folderFlags, 0)
+	if err == unix.EACCES && unix.Fchmod(folder, 0o700) == nil {
+		fd, err = unix.Openat(folder, ".", folderFlags, 0)
+	}
 	if err != nil {
 		return os.NewSyscallError("openat", err)
 	}

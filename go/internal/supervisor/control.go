@@ -41,6 +41,7 @@ type Command struct {
 	// Descriptor is to be in force from now on, Generation its number (OpUpdate).
 	Descriptor []byte `json:"descriptor,omitempty"`
 	Generation int    `json:"generation,omitempty"`
+	StorePath  string `json:"storePath,omitempty"`
 }
 
 // Console is the end of what init printed.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strings"
 
@@ -12,6 +13,7 @@ import (
 
 	"github.com/nix-user-containers/nuc/go/internal/cgroup"
 	"github.com/nix-user-containers/nuc/go/internal/descriptor"
+	"github.com/nix-user-containers/nuc/go/internal/gcroot"
 	"github.com/nix-user-containers/nuc/go/internal/idmap"
 	"github.com/nix-user-containers/nuc/go/internal/keeper"
 	"github.com/nix-user-containers/nuc/go/internal/notify"
@@ -34,6 +36,9 @@ func (s *Supervisor) prepare() error {
 	}
 	if s.ids.Short != "" {
 		s.warn(s.ids.Short)
+	}
+	if err := checkStore(d); err != nil {
+		return err
 	}
 	if err := s.listen(); err != nil {
 		return err
@@ -105,10 +110,53 @@ func (s *Supervisor) limit() error {
 
 // record makes the state folder and keeps the descriptor in it.
 func (s *Supervisor) record() (int, error) {
-	if err := os.MkdirAll(s.o.Container.State, 0o700); err != nil {
+	c := s.o.Container
+	if err := os.MkdirAll(c.State, 0o700); err != nil {
 		return 0, fmt.Errorf("state folder: %w", err)
 	}
-	return s.o.Container.Record(s.o.Source)
+	n, err := c.Record(s.o.Source)
+	if err != nil {
+		return 0, err
+	}
+	if s.o.Origin != nil {
+		if err := c.SetOrigin(s.o.Origin); err != nil {
+			return 0, fmt.Errorf("state folder: %w", err)
+		}
+	}
+	// Nix takes longer than a start does.
+	go s.protect(n, s.o.Source, s.o.StorePath)
+	return n, nil
+}
+
+// protect keeps a generation's store paths from being collected, the
+// descriptor's own among them.
+func (s *Supervisor) protect(n int, source []byte, own string) {
+	paths := gcroot.Paths(append(slices.Clone(source), " "+own...))
+	if len(paths) == 0 {
+		return
+	}
+	root := s.o.Container.Root(n)
+	if _, err := os.Stat(root); err == nil {
+		return
+	}
+	if err := gcroot.Add(root, paths); err != nil {
+		s.warn(err.Error())
+	}
+}
+
+// checkStore refuses a system that is not in the store any more.
+func checkStore(d *descriptor.Descriptor) error {
+	top := d.System.Toplevel
+	for _, m := range d.Mounts {
+		rest, below := strings.CutPrefix(top, m.Target+"/")
+		if top == "" || m.Kind != descriptor.KindBind || !below {
+			continue
+		}
+		if _, err := os.Lstat(filepath.Join(m.Source, rest)); errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("system.toplevel: %s is not in the store (any more): build it again, with `nuc build` or `nuc switch`", top)
+		}
+	}
+	return nil
 }
 
 // plan says what the root file system is made of, and makes the folders of

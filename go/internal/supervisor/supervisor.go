@@ -32,7 +32,11 @@ import (
 type Options struct {
 	Descriptor *descriptor.Descriptor
 	// Source is the descriptor's text, to be kept as a generation.
-	Source    []byte
+	Source []byte
+	// StorePath is the descriptor's own in the Nix store, "" elsewhere.
+	StorePath string
+	// Origin says where the descriptor comes from; nil leaves what is known.
+	Origin    []byte
 	Container state.Container
 	Cache     string
 	// Output gets init's console as it comes; nil keeps its end only.

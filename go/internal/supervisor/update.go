@@ -37,11 +37,15 @@ func (s *Supervisor) descriptor() *descriptor.Descriptor {
 
 // update takes over another descriptor of the running container: ports and
 // limits at once, the rest at the next boot. It changes all or nothing.
-func (s *Supervisor) update(source []byte, generation int) error {
+func (s *Supervisor) update(c *Command) error {
+	source, generation := c.Descriptor, c.Generation
 	s.updating.Lock()
 	defer s.updating.Unlock()
 	d, err := descriptor.Read(source)
 	if err != nil {
+		return err
+	}
+	if err := checkStore(d); err != nil {
 		return err
 	}
 	old := s.descriptor()
@@ -92,13 +96,14 @@ func (s *Supervisor) update(source []byte, generation int) error {
 	s.ports = append(ports, added...)
 	s.mu.Unlock()
 	s.showPorts()
+	go s.protect(generation, source, c.StorePath)
 	s.change(func(st *Status) { st.Generation = generation })
 	return nil
 }
 
 // answerUpdate serves OpUpdate.
 func (s *Supervisor) answerUpdate(c *Command) keeper.Reply {
-	if err := s.update(c.Descriptor, c.Generation); err != nil {
+	if err := s.update(c); err != nil {
 		return keeper.Reply{Kind: keeper.Failed, Error: err.Error(), Status: 125}
 	}
 	return keeper.Reply{Kind: keeper.Started}

@@ -1,0 +1,579 @@
+package relay
+
+import (
+	"bytes"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/nix-user-containers/nuc/test/leaktest"
+)
+
+func TestMain(m *testing.M) {
+	// The standard library keeps the pipes that it spliced through for the next
+	// time; they go when a pool that was unused for two collections is emptied.
+	// Sockets are counted by each test, as a collection closes those, too.
+	os.Exit(leaktest.Run(m, func() {
+		for range 3 {
+			runtime.GC()
+		}
+	}))
+}
+
+// sockets counts the open ones.
+func sockets(t *testing.T) int {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, e := range entries {
+		if target, err := os.Readlink("/proc/self/fd/" + e.Name()); err == nil && strings.HasPrefix(target, "socket:") {
+			n++
+		}
+	}
+	return n
+}
+
+func listen(t *testing.T) *net.TCPListener {
+	t.Helper()
+	l, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+func dial(l *net.TCPListener) (*net.TCPConn, error) {
+	c, err := net.DialTCP("tcp4", nil, l.Addr().(*net.TCPAddr))
+	if err == nil {
+		// A relay that loses something must fail a test, not hang it.
+		_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+	}
+	return c, err
+}
+
+// path is a relay between this test's two ends.
+type path struct {
+	t       *testing.T
+	server  *Server
+	service *net.TCPListener
+	served  chan struct{}
+}
+
+func newPath(t *testing.T) *path {
+	t.Helper()
+	before := sockets(t)
+	p := &path{t: t, service: listen(t), served: make(chan struct{})}
+	p.server = &Server{
+		Listener: listen(t),
+		Dial:     func() (*net.TCPConn, error) { return dial(p.service) },
+		Warn:     func(what string, err error) { t.Errorf("%s: %v", what, err) },
+	}
+	go func() {
+		p.server.Serve()
+		close(p.served)
+	}()
+	t.Cleanup(func() {
+		p.server.Close()
+		<-p.served
+		p.service.Close()
+		if after := sockets(t); after != before {
+			t.Errorf("%d sockets are open, %d were", after, before)
+		}
+	})
+	return p
+}
+
+// connect returns both ends of a new connection.
+func (p *path) connect() (client, service *net.TCPConn) {
+	p.t.Helper()
+	client, err := dial(p.server.Listener)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.t.Cleanup(func() { client.Close() })
+	_ = p.service.SetDeadline(time.Now().Add(20 * time.Second))
+	service, err = p.service.AcceptTCP()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	_ = service.SetDeadline(time.Now().Add(20 * time.Second))
+	p.t.Cleanup(func() { service.Close() })
+	return client, service
+}
+
+func say(t *testing.T, c *net.TCPConn, text string) {
+	t.Helper()
+	if _, err := io.WriteString(c, text); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func hear(t *testing.T, c *net.TCPConn, want string) {
+	t.Helper()
+	buf := make([]byte, len(want))
+	if _, err := io.ReadFull(c, buf); err != nil || string(buf) != want {
+		t.Fatalf("%q, %v, want %q", buf, err, want)
+	}
+}
+
+func hearEnd(t *testing.T, c *net.TCPConn) {
+	t.Helper()
+	if n, err := c.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+		t.Fatalf("%d bytes, %v, want the end", n, err)
+	}
+}
+
+// TestHalfClose is part of hostile case 28.
+func TestHalfClose(t *testing.T) {
+	for _, name := range []string{"client first", "service first"} {
+		t.Run(name, func(t *testing.T) {
+			first, second := newPath(t).connect()
+			if name == "service first" {
+				first, second = second, first
+			}
+			say(t, first, "question")
+			if err := first.CloseWrite(); err != nil {
+				t.Fatal(err)
+			}
+			hear(t, second, "question")
+			hearEnd(t, second)
+			say(t, second, "answer")
+			hear(t, first, "answer")
+			say(t, second, ", and more")
+			if err := second.CloseWrite(); err != nil {
+				t.Fatal(err)
+			}
+			hear(t, first, ", and more")
+			hearEnd(t, first)
+		})
+	}
+}
+
+func TestReset(t *testing.T) {
+	for _, name := range []string{"of the client", "of the service"} {
+		t.Run(name, func(t *testing.T) {
+			first, second := newPath(t).connect()
+			if name == "of the service" {
+				first, second = second, first
+			}
+			say(t, first, "x")
+			hear(t, second, "x")
+			if err := first.SetLinger(0); err != nil {
+				t.Fatal(err)
+			}
+			first.Close()
+			if _, err := second.Read(make([]byte, 1)); !errors.Is(err, unix.ECONNRESET) {
+				t.Errorf("%v, want ECONNRESET", err)
+			}
+		})
+	}
+}
+
+// TestBrokenOff is a reset while the other direction waits for room.
+func TestBrokenOff(t *testing.T) {
+	client, service := newPath(t).connect()
+	_ = client.SetWriteDeadline(time.Now().Add(300 * time.Millisecond))
+	sent, err := io.Copy(client, endless{})
+	if !errors.Is(err, os.ErrDeadlineExceeded) || sent > 64<<20 {
+		t.Fatalf("%d bytes that nobody read were taken (%v), which is no bound", sent, err)
+	}
+	_ = service.SetLinger(0)
+	service.Close()
+	_ = client.SetDeadline(time.Now().Add(20 * time.Second))
+	if _, err := client.Read(make([]byte, 1)); !errors.Is(err, unix.ECONNRESET) {
+		t.Errorf("%v, want ECONNRESET", err)
+	}
+}
+
+type endless struct{}
+
+func (endless) Read(p []byte) (int, error) { return len(p), nil }
+
+func TestRefused(t *testing.T) {
+	before := sockets(t)
+	nobody := listen(t)
+	nobody.Close()
+	warned := make(chan error, 1)
+	s := &Server{
+		Listener: listen(t),
+		Dial:     func() (*net.TCPConn, error) { return dial(nobody) },
+		Warn:     func(_ string, err error) { warned <- err },
+	}
+	go s.Serve()
+	c, err := dial(s.Listener)
+	if err == nil {
+		_, err = c.Read(make([]byte, 1))
+		c.Close()
+	}
+	if !errors.Is(err, unix.ECONNRESET) {
+		t.Errorf("the client sees %v, want ECONNRESET", err)
+	}
+	if err := <-warned; !errors.Is(err, unix.ECONNREFUSED) {
+		t.Errorf("warned of %v", err)
+	}
+	s.Close()
+	if after := sockets(t); after != before {
+		t.Errorf("%d sockets are open, %d were", after, before)
+	}
+}
+
+func TestTransfer(t *testing.T) {
+	client, service := newPath(t).connect()
+	const size = 8 << 20
+	up, down := make([]byte, size), make([]byte, size+4711)
+	rand.Read(up)
+	rand.Read(down)
+	var all sync.WaitGroup
+	send := func(c *net.TCPConn, data []byte) {
+		// In pieces of all sizes.
+		for n := 1; len(data) > 0; n = n*3%100_003 + 1 {
+			n := min(n, len(data))
+			if _, err := c.Write(data[:n]); err != nil {
+				t.Error(err)
+				return
+			}
+			data = data[n:]
+		}
+		if err := c.CloseWrite(); err != nil {
+			t.Error(err)
+		}
+	}
+	receive := func(c *net.TCPConn, want []byte) {
+		got, err := io.ReadAll(c)
+		if err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%d bytes, %v, want %d, or other ones", len(got), err, len(want))
+		}
+	}
+	all.Go(func() { send(client, up) })
+	all.Go(func() { receive(service, up) })
+	all.Go(func() { send(service, down) })
+	all.Go(func() { receive(client, down) })
+	all.Wait()
+}
+
+func TestManyConnections(t *testing.T) {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	// Two sockets and two pipes of the relay, and this test's two ends.
+	const connections, files = 1000, 8
+	if limit.Cur < connections*files+100 {
+		t.Skipf("%d connections need %d open files, and the limit is %d", connections, connections*files, limit.Cur)
+	}
+	p := newPath(t)
+	var services sync.WaitGroup
+	services.Go(func() {
+		for range connections {
+			c, err := p.service.AcceptTCP()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			services.Go(func() {
+				defer c.Close()
+				_, _ = io.Copy(c, c)
+			})
+		}
+	})
+	clients := make([]*net.TCPConn, connections)
+	for i := range clients {
+		c, err := dial(p.server.Listener)
+		if err != nil {
+			t.Fatal(err)
+		}
+		clients[i] = c
+		say(t, c, fmt.Sprintf("%04d", i))
+	}
+	for i, c := range clients {
+		hear(t, c, fmt.Sprintf("%04d", i))
+	}
+	for _, c := range clients {
+		_ = c.CloseWrite()
+	}
+	for _, c := range clients {
+		hearEnd(t, c)
+		c.Close()
+	}
+	services.Wait()
+}
+
+func TestClose(t *testing.T) {
+	p := newPath(t)
+	var ends []*net.TCPConn
+	for range 10 {
+		client, service := p.connect()
+		ends = append(ends, client, service)
+	}
+	p.server.Close()
+	<-p.served
+	for _, c := range ends {
+		if _, err := c.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("a connection goes on: %v", err)
+		}
+	}
+	if c, err := dial(p.server.Listener); err == nil {
+		c.Close()
+		t.Error("still listening")
+	}
+	p.server.Close()
+}
+
+// TestCloseWhileDialling: the connection that is made after all is ended.
+func TestCloseWhileDialling(t *testing.T) {
+	before := sockets(t)
+	service := listen(t)
+	dialling, go_ := make(chan struct{}), make(chan struct{})
+	s := &Server{Listener: listen(t), Dial: func() (*net.TCPConn, error) {
+		close(dialling)
+		<-go_
+		return dial(service)
+	}}
+	go s.Serve()
+	c, err := dial(s.Listener)
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-dialling
+	closed := make(chan struct{})
+	go func() {
+		s.Close()
+		close(closed)
+	}()
+	if _, err := c.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the client's connection goes on: %v", err)
+	}
+	select {
+	case <-closed:
+		t.Error("Close did not wait for a connection that was being made")
+	default:
+	}
+	close(go_)
+	<-closed
+	c.Close()
+	service.Close()
+	if after := sockets(t); after != before {
+		t.Errorf("%d sockets are open, %d were", after, before)
+	}
+}
+
+// TestCloseWhileAccepting is meant for the race detector, too.
+func TestCloseWhileAccepting(t *testing.T) {
+	before := sockets(t)
+	for range 50 {
+		var dials atomic.Int32
+		s := &Server{Listener: listen(t), Dial: func() (*net.TCPConn, error) {
+			dials.Add(1)
+			return nil, unix.ECONNREFUSED
+		}}
+		var all sync.WaitGroup
+		served := make(chan struct{})
+		go func() {
+			s.Serve()
+			close(served)
+		}()
+		for range 4 {
+			all.Go(func() {
+				if c, err := dial(s.Listener); err == nil {
+					c.Close()
+				}
+			})
+		}
+		s.Close()
+		after := dials.Load()
+		<-served
+		all.Wait()
+		if n := dials.Load(); n != after {
+			t.Fatalf("%d connections were relayed after Close", n-after)
+		}
+	}
+	if after := sockets(t); after != before {
+		t.Errorf("%d sockets are open, %d were", after, before)
+	}
+}
+
+// maker makes sockets, and remembers them.
+type maker struct {
+	mu    sync.Mutex
+	calls int
+	fail  error
+	made  []*os.File
+	gate  chan struct{} // if not nil, calls after the first wait for it
+}
+
+func (m *maker) make(n int) ([]*os.File, error) {
+	m.mu.Lock()
+	m.calls++
+	first := m.calls == 1
+	m.mu.Unlock()
+	if !first && m.gate != nil {
+		<-m.gate
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.fail != nil {
+		return nil, m.fail
+	}
+	var files []*os.File
+	for range n {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, os.NewFile(uintptr(fd), "socket"))
+	}
+	m.made = append(m.made, files...)
+	return files, nil
+}
+
+func (m *maker) count() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.calls
+}
+
+func (m *maker) allClosed(t *testing.T) {
+	t.Helper()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, f := range m.made {
+		if _, err := f.Stat(); !errors.Is(err, os.ErrClosed) {
+			t.Fatalf("a socket was left open: %v", err)
+		}
+	}
+}
+
+func TestStock(t *testing.T) {
+	m := &maker{}
+	s := Stock{Make: m.make}
+	seen := map[*os.File]bool{}
+	for range 5 * batch {
+		f, err := s.Take()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if seen[f] {
+			t.Fatal("a socket was handed out twice")
+		}
+		seen[f] = true
+		f.Close()
+	}
+	if calls := m.count(); calls > 7 {
+		t.Errorf("%d times sockets were made for %d", calls, 5*batch)
+	}
+	s.Close()
+	m.allClosed(t)
+}
+
+func TestStockFails(t *testing.T) {
+	m := &maker{fail: unix.EMFILE}
+	s := Stock{Make: m.make}
+	defer s.Close()
+	if _, err := s.Take(); !errors.Is(err, unix.EMFILE) {
+		t.Errorf("%v, want EMFILE", err)
+	}
+	m.fail = nil
+	f, err := s.Take()
+	if err != nil {
+		t.Fatalf("it never recovers: %v", err)
+	}
+	f.Close()
+}
+
+// TestStockClosedWhileFilling: what comes after Close belongs to nobody.
+func TestStockClosedWhileFilling(t *testing.T) {
+	m := &maker{gate: make(chan struct{})}
+	s := Stock{Make: m.make}
+	for range batch {
+		f, err := s.Take()
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.Close()
+	}
+	closed := make(chan struct{})
+	go func() {
+		s.Close()
+		close(closed)
+	}()
+	close(m.gate)
+	<-closed
+	m.allClosed(t)
+	if f, err := s.Take(); err == nil {
+		f.Close()
+		t.Error("a closed stock hands out sockets")
+	}
+}
+
+func TestConnect(t *testing.T) {
+	l := listen(t)
+	defer l.Close()
+	port := l.Addr().(*net.TCPAddr).Port
+	nobody := listen(t)
+	nobody.Close()
+	socket := func(kind int) *os.File {
+		t.Helper()
+		fd, err := unix.Socket(unix.AF_INET, kind|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return os.NewFile(uintptr(fd), "socket")
+	}
+	address := func(port int) *unix.SockaddrInet4 {
+		return &unix.SockaddrInet4{Port: port, Addr: [4]byte{127, 0, 0, 1}}
+	}
+	file, err := os.Open("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tests := []struct {
+		name    string
+		socket  *os.File
+		address unix.Sockaddr
+		want    error // any, where it is errAny
+	}{
+		{"listening", socket(unix.SOCK_STREAM), address(port), nil},
+		{"nobody listens", socket(unix.SOCK_STREAM), address(nobody.Addr().(*net.TCPAddr).Port), unix.ECONNREFUSED},
+		{"UDP", socket(unix.SOCK_DGRAM), address(port), errAny},
+		{"another family", socket(unix.SOCK_STREAM), &unix.SockaddrInet6{Port: port, Addr: [16]byte{15: 1}}, unix.EAFNOSUPPORT},
+		{"no socket", file, address(port), unix.ENOTSOCK},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			c, err := Connect(test.socket, test.address)
+			switch {
+			case test.want == errAny && err == nil, test.want != errAny && !errors.Is(err, test.want):
+				t.Errorf("%v, want %v", err, test.want)
+			}
+			if err == nil {
+				accepted, err := l.AcceptTCP()
+				if err != nil {
+					t.Fatal(err)
+				}
+				say(t, accepted, "hello")
+				hear(t, c, "hello")
+				accepted.Close()
+				c.Close()
+			}
+			if _, err := test.socket.Stat(); !errors.Is(err, os.ErrClosed) {
+				t.Errorf("the socket was left open: %v", err)
+			}
+		})
+	}
+}
+
+var errAny = errors.New("any error")

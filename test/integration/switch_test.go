@@ -1,0 +1,143 @@
+package integration
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/nix-user-containers/nuc/test/harness"
+)
+
+// activate stands in for NixOS's switch-to-configuration: nginx moves to port
+// 81, where the switch's new generation relays to.
+const activate = `cat >/usr/local/sbin/activate <<'END'
+#!/bin/sh
+set -e
+echo "activate $*"
+case $1 in
+switch)
+	sed -i 's/listen 80 /listen 81 /; s/\[::\]:80 /[::]:81 /' /etc/nginx/sites-enabled/default
+	logger "moving nginx"
+	systemctl restart nginx
+	;;
+fail)
+	exit 4
+	;;
+esac
+END
+chmod 755 /usr/local/sbin/activate`
+
+// listens tells whether somebody listens on a port of the host; one whose
+// service is not there resets the connection.
+func listens(number int) bool {
+	conn, err := net.DialTimeout("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(number)), time.Second)
+	if err == nil {
+		conn.Close()
+	}
+	return err == nil || errors.Is(err, unix.ECONNRESET)
+}
+
+func TestSwitch(t *testing.T) {
+	onTrees(t, func(h *harness.H, tree string) {
+		first, second := harness.FreePort(h), harness.FreePort(h)
+		want := func(r harness.Result, code int, texts ...string) {
+			h.Helper()
+			for _, text := range texts {
+				if r.Code != code || !strings.Contains(r.Stdout+r.Stderr, text) {
+					h.Errorf("want status %d and %q:\n%s", code, text, r)
+				}
+			}
+		}
+		nginx := func(number int) bool {
+			r := h.Host("curl", "-fsS", "--max-time", "10", fmt.Sprintf("http://127.0.0.1:%d/", number))
+			return strings.Contains(r.Stdout, "Welcome to nginx")
+		}
+		describe := func(hostPort, containerPort int, command ...string) string {
+			return h.OnTree("web", tree, func(d map[string]any) {
+				d["network"] = map[string]any{"ports": []any{port(hostPort, containerPort)}}
+				if len(command) > 0 {
+					harness.Section(d, "system")["switch"] = command
+				}
+			})
+		}
+		h.Must("up", describe(first, 80))
+		h.Must("exec", "web", "sh", "-c", activate)
+		roles := h.Roles()
+
+		describe(second, 81, "/usr/local/sbin/activate", "switch")
+		want(h.Nuc("switch", "--dry-activate", "web"), 0, "activate dry-activate", "network.ports[0].host")
+		if !nginx(first) {
+			h.Error("--dry-activate changed something")
+		}
+		want(h.Nuc("switch", "web"), 0, "activate switch", "moving nginx", "restarted: nginx.service", "generation 2")
+		serves := func(hostPort, containerPort int) {
+			h.Helper()
+			shown := h.Must("ps")
+			if strings.Count(shown, "→") != 1 || !strings.Contains(shown, fmt.Sprintf("127.0.0.1:%d→%d ", hostPort, containerPort)) || !listens(hostPort) {
+				h.Errorf("want port %d to %d, and no other:\n%s", hostPort, containerPort, shown)
+			}
+		}
+		serves(second, 81)
+		if !nginx(second) {
+			h.Error("after the switch nginx doesn't answer on the new port")
+		}
+		want(h.Nuc("generations", "web"), 0, "2 ", "current")
+		want(h.Nuc("diff", "web"), 0, "generation 1 → 2", "network.ports[0].host")
+		want(h.Nuc("switch", "web"), 0, "nothing changed, generation 2")
+
+		taken, err := net.Listen("tcp4", "127.0.0.1:0")
+		if err != nil {
+			h.Fatal(err)
+		}
+		defer taken.Close()
+		describe(taken.Addr().(*net.TCPAddr).Port, 81, "/usr/local/sbin/activate", "switch", "again")
+		want(h.Nuc("switch", "web"), 1, "listens there already", "nothing was changed")
+		describe(second, 81, "/usr/local/sbin/absent", "switch")
+		want(h.Nuc("switch", "web"), 1, "/usr/local/sbin/absent", "nothing was changed")
+		if !nginx(second) {
+			h.Error("a switch that failed took the port away")
+		}
+
+		describe(second, 81, "/usr/local/sbin/activate", "fail")
+		want(h.Nuc("switch", "web"), 4, "ended with status 4", "nuc rollback web")
+		want(h.Nuc("rollback", "web"), 0, "generation 2")
+		want(h.Nuc("rollback", "web"), 0, "generation 1")
+		serves(first, 80)
+		if r := h.Nuc("rollback", "web"); r.Code == 0 || !strings.Contains(r.Stderr, "no generation before 1") {
+			h.Errorf("a rollback from the first generation: want a refusal\n%s", r)
+		}
+		if now := h.Roles(); now != roles {
+			h.Errorf("the container was restarted: before %+v, after %+v", roles, now)
+		}
+
+		h.OnTree("web", tree, func(d map[string]any) {
+			d["mounts"] = []any{map[string]any{"kind": "tmpfs", "target": "/scratch"}}
+		})
+		want(h.Nuc("switch", "web"), 0, "needs restart: mounts")
+		h.Must("rollback", "web", "--to", "1")
+		want(h.Nuc("switch", "--restart", "web"), 0, "restarting, as mounts changed")
+		h.Must("exec", "web", "mountpoint", "/scratch")
+		h.Must("stop", "web")
+		want(h.Nuc("rollback", "web"), 0, "comes up with")
+	})
+}
+
+// A folder stands for the container that was started from it.
+func TestFolderNames(t *testing.T) {
+	onTrees(t, func(h *harness.H, tree string) {
+		path := h.Up("web", tree, nil)
+		if got := h.Must("exec", path, "hostname"); got != "web" {
+			h.Errorf("exec by the descriptor's path reaches %q", got)
+		}
+		r := h.Nuc("exec", "./elsewhere", "true")
+		if r.Code != 125 || !strings.Contains(r.Stderr, "elsewhere") {
+			h.Errorf("exec by a folder that nothing was started from: want a refusal that names it\n%s", r)
+		}
+	})
+}
