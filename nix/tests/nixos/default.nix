@@ -102,11 +102,12 @@ in
 
   # What is booted, and what it is switched to.
   first = (container "web" web).descriptor;
+  second = (container "web" (web ++ [ ./second.nix ])).descriptor;
+  broken = (container "web" (web ++ [ ./broken.nix ])).descriptor;
   short =
     (container "short" [
       ./postgresql.nix
       ./nginx.nix
       { nuc.ids.count = 4096; }
     ]).descriptor;
-  second = (container "web" (web ++ [ ./second.nix ])).descriptor;
 }
