@@ -344,14 +344,12 @@ func supervisorMain() error {
 		return fail(err)
 	}
 	container := order.Folders.Container(d.Name)
-	signals := make(chan os.Signal, 4)
-	signal.Notify(signals, unix.SIGINT, unix.SIGTERM)
 	signal.Ignore(unix.SIGHUP)
 	output := &lateFile{path: filepath.Join(container.State, "supervisor.log")}
 	_, err = supervisor.Start(supervisor.Options{
 		Descriptor: d, Source: order.Source, Container: container, Cache: order.Folders.Cache, Report: report,
 		Log: hclog.New(&hclog.LoggerOptions{Name: "nuc", Level: hclog.LevelFromString(order.LogLevel), Output: output}),
-	}, func(s *supervisor.Supervisor) { go stopOnSignal(s, signals) })
+	}, func(s *supervisor.Supervisor) { go stopOnSignal(s, unix.SIGINT, unix.SIGTERM) })
 	if err != nil {
 		return fail(err)
 	}
