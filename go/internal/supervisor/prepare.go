@@ -26,29 +26,48 @@ import (
 const hostFolder = "host"
 
 // prepare makes all that the container needs of the host, cheapest and
-// likeliest to fail first, and the keeper last.
+// likeliest to fail first. The keeper, which takes longest, is started beside
+// what comes after the cgroup that it has to be in.
 func (s *Supervisor) prepare() (keeper.Boot, error) {
 	var none keeper.Boot
+	if err := s.claim(); err != nil {
+		return none, err
+	}
+	up := make(chan error, 1)
+	go func() { up <- s.startKeeper() }()
+	boot, err := s.furnish()
+	if kerr := <-up; err == nil {
+		err = kerr
+	}
+	return boot, err
+}
+
+// claim takes what others could have: ids, ports, a cgroup with its limits.
+func (s *Supervisor) claim() error {
 	d := s.o.Descriptor
 	var err error
 	if s.ids, err = idmap.PlanFor(d.IDs.Count); err != nil {
-		return none, err
+		return err
 	}
 	if s.ids.Short != "" {
 		s.warn(s.ids.Short)
 	}
 	if err := s.listen(); err != nil {
-		return none, err
+		return err
 	}
 	if s.group, err = cgroup.Open(d.Name); err != nil {
-		return none, err
+		return err
 	}
 	if missing := s.group.Missing(); missing != "" {
 		s.warn(missing)
 	}
-	if err := s.limit(); err != nil {
-		return none, err
-	}
+	return s.limit()
+}
+
+// furnish makes the container's folders and what is in them.
+func (s *Supervisor) furnish() (keeper.Boot, error) {
+	var none keeper.Boot
+	d := s.o.Descriptor
 	generation, err := s.record()
 	if err != nil {
 		return none, err
@@ -67,9 +86,6 @@ func (s *Supervisor) prepare() (keeper.Boot, error) {
 	plan.Files = files(d, uuid)
 	if s.control, err = seqpacket.Listen(s.lock.Folder, ControlSocket); err != nil {
 		return none, fmt.Errorf("control socket in %s: %w", s.o.Container.Runtime, err)
-	}
-	if err := s.startKeeper(); err != nil {
-		return none, err
 	}
 	s.change(func(st *Status) { st.Generation, st.Cgroup = generation, s.group.Path() })
 	return keeper.Boot{
@@ -232,7 +248,9 @@ func (s *Supervisor) startKeeper() error {
 		Arguments:  []string{keeper.RoleKeeper, s.o.Descriptor.Name},
 		Cloneflags: flags,
 		Map:        s.ids,
+		Program:    s.program,
 	})
+	s.program = nil // Start has closed it
 	if err != nil {
 		return err
 	}

@@ -59,16 +59,21 @@ type Options struct {
 	// terminal's signals.
 	Foreground bool
 	Map        idmap.Map
+	// Program is what to execute, if it was begun before; it is closed.
+	Program *Program
 }
 
 // Start starts a child in a new user namespace and returns when its ids are
 // mapped. The child dies with its connection if it so chooses, not by itself.
 func Start(o Options) (*Child, error) {
-	image, err := Image()
+	if o.Program == nil {
+		o.Program = CopyProgram()
+	}
+	defer o.Program.Close()
+	image, err := o.Program.wait()
 	if err != nil {
 		return nil, err
 	}
-	defer image.Close()
 	conn, peer, err := seqpacket.Pair()
 	if err != nil {
 		return nil, err
