@@ -21,6 +21,7 @@ import (
 	"github.com/nix-user-containers/nuc/go/internal/seqpacket"
 	"github.com/nix-user-containers/nuc/go/internal/state"
 	"github.com/nix-user-containers/nuc/go/internal/supervisor"
+	"github.com/nix-user-containers/nuc/go/internal/userns"
 )
 
 type upCommand struct {
@@ -273,9 +274,17 @@ func (c *context) launch(t *target) (*seqpacket.Conn, error) {
 		return nil, err
 	}
 	defer null.Close()
-	_, err = syscall.ForkExec("/proc/self/exe", []string{roleSupervisor, t.descriptor.Name}, &syscall.ProcAttr{
+	// The copy that the supervisor makes its keeper of is its own program as
+	// well: so the two have their text in memory once.
+	image, err := userns.Image()
+	if err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("container %s: %w", t.descriptor.Name, err)
+	}
+	defer image.Close()
+	_, err = syscall.ForkExec(userns.ImagePath(image), []string{roleSupervisor, t.descriptor.Name}, &syscall.ProcAttr{
 		Dir: "/", Env: os.Environ(),
-		Files: []uintptr{null.Fd(), null.Fd(), null.Fd(), peer.Fd()},
+		Files: []uintptr{null.Fd(), null.Fd(), null.Fd(), peer.Fd(), image.Fd()},
 		Sys:   &syscall.SysProcAttr{Setsid: true},
 	})
 	if err == nil {
@@ -322,7 +331,12 @@ type launchOrder struct {
 // supervisorMain is a supervisor in the background.
 func supervisorMain() error {
 	unix.CloseOnExec(3)
-	_ = unix.CloseRange(4, ^uint(0), unix.CLOSE_RANGE_CLOEXEC)
+	unix.CloseOnExec(4)
+	_ = unix.CloseRange(5, ^uint(0), unix.CLOSE_RANGE_CLOEXEC)
+	program := userns.ProgramFrom(os.NewFile(4, "nuc-image"))
+	// Executing the copy, which can't be read, takes the user's own /proc/PID
+	// from the user; a supervisor has nothing to hide from its user.
+	_ = unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0)
 	report, err := seqpacket.FromFile(os.NewFile(3, "report"))
 	if err != nil {
 		return err
@@ -347,7 +361,7 @@ func supervisorMain() error {
 	signal.Ignore(unix.SIGHUP)
 	output := &lateFile{path: filepath.Join(container.State, "supervisor.log")}
 	_, err = supervisor.Start(supervisor.Options{
-		Descriptor: d, Source: order.Source, Container: container, Cache: order.Folders.Cache, Report: report,
+		Descriptor: d, Source: order.Source, Container: container, Cache: order.Folders.Cache, Report: report, Program: program,
 		Log: hclog.New(&hclog.LoggerOptions{Name: "nuc", Level: hclog.LevelFromString(order.LogLevel), Output: output}),
 	}, func(s *supervisor.Supervisor) { go stopOnSignal(s, unix.SIGINT, unix.SIGTERM) })
 	if err != nil {

@@ -44,6 +44,8 @@ type Options struct {
 	Copying func(path string, files int)
 	// Report, if not nil, gets a Status at each change until the start is over.
 	Report *seqpacket.Conn
+	// Program is the sealed copy of nuc that the caller executes, if it does.
+	Program *userns.Program
 }
 
 // Supervisor is a running container.
@@ -112,7 +114,9 @@ func Start(o Options, started func(*Supervisor)) (state.Exit, error) {
 		return state.Exit{}, fmt.Errorf("container %s: %w", o.Descriptor.Name, err)
 	}
 	s.lock = lock
-	s.program = userns.CopyProgram()
+	if s.program = o.Program; s.program == nil {
+		s.program = userns.CopyProgram()
+	}
 	if started != nil {
 		started(s)
 	}

@@ -25,6 +25,13 @@ func CopyProgram() *Program {
 	return p
 }
 
+// ProgramFrom takes a copy over that another process has made with Image.
+func ProgramFrom(image *os.File) *Program {
+	p := &Program{made: make(chan struct{}), image: image}
+	close(p.made)
+	return p
+}
+
 // wait returns the copy, which stays the Program's.
 func (p *Program) wait() (*os.File, error) {
 	<-p.made

@@ -92,7 +92,7 @@ func Start(o Options) (*Child, error) {
 		}
 	}
 	pidfd := -1
-	pid, err := syscall.ForkExec(imagePath(image), o.Arguments, &syscall.ProcAttr{
+	pid, err := syscall.ForkExec(ImagePath(image), o.Arguments, &syscall.ProcAttr{
 		Dir:   "/",
 		Env:   []string{"GODEBUG=" + os.Getenv("GODEBUG")},
 		Files: files,
@@ -198,9 +198,10 @@ func Enter() (*Self, error) {
 }
 
 // ImagePath is where the child executes the program from.
-func (s *Self) ImagePath() string { return imagePath(s.Image) }
+func (s *Self) ImagePath() string { return ImagePath(s.Image) }
 
-func imagePath(f *os.File) string { return fmt.Sprintf("/proc/self/fd/%d", f.Fd()) }
+// ImagePath is where a process that has an Image open executes it from.
+func ImagePath(f *os.File) string { return fmt.Sprintf("/proc/self/fd/%d", f.Fd()) }
 
 // BecomeRoot turns the calling goroutine's thread, which stays locked to it,
 // into uid 0, gid 0 of its user namespace, without supplementary groups. Only a
