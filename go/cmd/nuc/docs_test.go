@@ -82,7 +82,7 @@ func modelFlags(flags []*kong.Flag) []string {
 
 func TestCommandsReference(t *testing.T) {
 	var cli commandLine
-	parser, err := kong.New(&cli, kong.Name("nuc"))
+	parser, err := kong.New(&cli, append(grammar(nil), kong.Name("nuc"))...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -51,9 +51,9 @@ func nuc(t *testing.T, args ...string) (stdout, stderr string, status int) {
 	return out.String(), err.String(), cmd.ProcessState.ExitCode()
 }
 
-func commands(t *testing.T) []*kong.Node {
+func nodes(t *testing.T) []*kong.Node {
 	t.Helper()
-	parser, err := kong.New(&commandLine{}, kong.Name("nuc"))
+	parser, err := kong.New(&commandLine{}, append(grammar(nil), kong.Name("nuc"))...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,7 +64,7 @@ func commands(t *testing.T) []*kong.Node {
 }
 
 func TestHelp(t *testing.T) {
-	for _, command := range commands(t) {
+	for _, command := range nodes(t) {
 		_, examples, found := strings.Cut(command.Detail, "Examples:\n")
 		if !found || !strings.Contains(examples, "nuc "+command.Name) {
 			t.Errorf("nuc %s --help shows no example of it: %q", command.Name, command.Detail)
@@ -99,7 +99,7 @@ func TestExitStatus(t *testing.T) {
 		{"stop -a web", statusUsage, "", "not both"},
 		{"stop web", statusFailed, "", "container web: not known"},
 		{"status web", statusFailed, "", "container web: not known"},
-		{"rm ../web", statusFailed, "", "no name of a container"},
+		{"rm ../web", statusFailed, "", "none was started from there"},
 		{"up /none.json", statusFailed, "", "descriptor /none.json"},
 		{"validate /none.json", statusFailed, "", "/none.json"},
 		{"exec web true", statusExec, "", "container web: not known"},
@@ -127,7 +127,7 @@ func TestCompletion(t *testing.T) {
 			if status != 0 {
 				t.Fatalf("status %d: %s", status, stderr)
 			}
-			for _, command := range commands(t) {
+			for _, command := range nodes(t) {
 				if !command.Hidden && !strings.Contains(script, command.Name) {
 					t.Errorf("doesn't name %s", command.Name)
 				}
@@ -281,17 +281,13 @@ func TestPortList(t *testing.T) {
 	}
 }
 
-func TestIsPath(t *testing.T) {
-	t.Chdir(t.TempDir())
-	if err := errors.Join(os.WriteFile("file", nil, 0o600), os.Mkdir("folder", 0o700), os.Symlink("file", "link")); err != nil {
-		t.Fatal(err)
-	}
+func TestIsName(t *testing.T) {
 	for arg, want := range map[string]bool{
-		"web": false, "web.json": true, "./web": true, "/web": true, "a/b": true, "..": true,
-		"file": true, "link": true, "folder": false, "": false,
+		"web": true, "web.json": false, "./web": false, "/web": false, "a/b": false, "..": false,
+		".#web": false, "#web": false, "github:o/r": false,
 	} {
-		if got := isPath(arg); got != want {
-			t.Errorf("%q is a path: %t, want %t", arg, got, want)
+		if got := isName(arg); got != want {
+			t.Errorf("%q is a name: %t, want %t", arg, got, want)
 		}
 	}
 }
@@ -313,11 +309,11 @@ func TestFind(t *testing.T) {
 		{"webshpo", "did you mean webshop?"},
 		{"DATABASE", "did you mean database?"},
 		{"mail", "nuc ps -a"},
-		{"../webshop", "no name of a container"},
-		{".webshop", "no name of a container"},
-		{"webshop/generations", "no name of a container"},
-		{"..", "no name of a container"},
-		{"", "no name of a container"},
+		{"../webshop", "none was started from there"},
+		{".webshop", "none was started from there"},
+		{"webshop/generations", "none was started from there"},
+		{"..", "none was started from there"},
+		{"", "not known"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

@@ -137,11 +137,8 @@ func TestListen(t *testing.T) {
 	if err == nil || !strings.HasPrefix(err.Error(), "network.ports[1]: ") {
 		t.Errorf("%v, want the second port to be named", err)
 	}
-	if got, want := s.Status().Ports, []Port{{Protocol: "tcp", Address: "127.0.0.1", Host: number, Container: 80}}; !slices.Equal(got, want) {
-		t.Errorf("%+v, want %+v", got, want)
-	}
-	for _, p := range s.ports {
-		p.close()
+	if len(s.ports) > 0 || len(s.Status().Ports) > 0 {
+		t.Errorf("%+v are kept of a list that was refused", s.Status().Ports)
 	}
 	if again, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", number)); err != nil {
 		t.Errorf("the first port is still held: %v", err)
