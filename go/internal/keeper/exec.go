@@ -109,6 +109,8 @@ func (k *keeper) start(e *Exec, m *seqpacket.Message) (*process, error) {
 			return nil, fmt.Errorf("file descriptor %d: %w", i, err)
 		}
 	}
+	leaf := leafOf(payload)
+	defer closeAll(leaf)
 	if err := enter(init); err != nil {
 		return nil, err
 	}
@@ -140,8 +142,6 @@ func (k *keeper) start(e *Exec, m *seqpacket.Message) (*process, error) {
 	}
 	pidfd := -1
 	attr.PidFD = &pidfd
-	leaf := leafOf(payload)
-	defer closeAll(leaf)
 	p.pid, err = fork(program, arguments, &syscall.ProcAttr{
 		Env:   env,
 		Files: []uintptr{stdin.Fd(), stdout.Fd(), stderr.Fd()},
@@ -247,7 +247,10 @@ func (p *process) openTerminal(devpts *os.File, e *Exec, uid int) (*os.File, err
 }
 
 // leafOf opens the exec cgroup, and makes it at its first use; nil without
-// cgroups.
+// cgroups. It is called before the thread enters the container: with nsdelegate,
+// what is written counts as written in the cgroup namespace of the open
+// (cgroup_procs_write_permission in the kernel), and the process comes from
+// outside the container's.
 func leafOf(payload *os.File) *os.File {
 	if payload == nil {
 		return nil
