@@ -276,11 +276,28 @@ in
       fsType = "tmpfs";
     };
   });
-  dynamicUser = refused [
-    "DynamicUser"
-    "nuc.ids.count"
-    "worker"
-  ] {
+  # Releases disagree on whether it is a swap device besides.
+  zram = expect true (
+    lib.any (contains "zramSwap.enable can't be used") (failed { zramSwap.enable = true; })
+  );
+  extraModulePackages = refused [ "boot.extraModulePackages" "hello" ] (
+    { pkgs, ... }:
+    {
+      boot.extraModulePackages = [ pkgs.hello ];
+    }
+  );
+  sysctlOfTheHost = expect [ ] (failed {
+    boot.kernel.sysctl."vm.overcommit_memory" = 1;
+    nuc.host.sysctls = [ "vm.overcommit_memory" ];
+  });
+  # A failed assertion ends an evaluation, and is not only listed.
+  refusedIsNotBuilt = expect false (
+    builtins.tryEval (containerOf [
+      base
+      { swapDevices = [ { device = "/swapfile"; } ]; }
+    ]).toplevel.drvPath
+  ).success;
+  dynamicUser = refused [ "DynamicUser" "nuc.ids.count" "worker" ] {
     nuc.ids.count = 4096;
     systemd.services.worker = {
       script = "true";

@@ -48,6 +48,10 @@ func delegate(t testing.TB, name string, owner *account) *delegated {
 	if err != nil {
 		t.Fatalf("harness: %v", err)
 	}
+	// As systemd mounts it: nobody moves a process across a cgroup namespace.
+	if err := unix.Mount("", mount, "", unix.MS_REMOUNT, "nsdelegate"); err != nil {
+		t.Logf("harness: cgroup2 without nsdelegate: %v", err)
+	}
 	parent := filepath.Join(mount, "nuc-it")
 	if err := os.MkdirAll(parent, 0o755); err != nil {
 		t.Fatalf("harness: cgroup for the tests: %v", err)

@@ -1,6 +1,7 @@
 package nixos
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -28,7 +29,7 @@ func TestBoot(t *testing.T) {
 	if p.debian == "" {
 		t.Skip("only nixos-18.03 is booted: other trees need a binary cache, see checks.vm of the flake")
 	}
-	first, second := p.build(t, "first"), p.build(t, "second")
+	first, second, broken := p.build(t, "first"), p.build(t, "second"), p.build(t, "broken")
 	h := harness.New(t)
 	w := &web{
 		H: h, place: p,
@@ -41,7 +42,10 @@ func TestBoot(t *testing.T) {
 	w.key = h.Write("key", string(key), 0o600)
 
 	from, to := w.toplevel(first), w.toplevel(second)
-	r := h.Nuc("up", w.descriptor(first))
+	switched := w.write("second", second, map[int]int{5432: w.database, 8081: w.next, 22: w.ssh})
+	failing := w.write("broken", broken, map[int]int{5432: w.database, 8080: w.old, 22: w.ssh})
+	h.Own("web")
+	r := h.Nuc("up", w.write("first", first, map[int]int{5432: w.database, 8080: w.old, 22: w.ssh}))
 	if r.Code != 0 {
 		t.Fatalf("%s", r)
 	}
@@ -61,8 +65,8 @@ func TestBoot(t *testing.T) {
 		{"Sudo", w.sudo},
 		{"Hardened", w.hardened},
 		{"Realtime", w.realtime},
-		{"DryActivate", func(t *testing.T) { w.dryActivate(t, from, to) }},
-		{"Switch", func(t *testing.T) { w.switches(t, to) }},
+		{"DryActivate", func(t *testing.T) { w.dryActivate(t, switched, from) }},
+		{"Switch", func(t *testing.T) { w.switches(t, 2, "switch", switched) }},
 		{"AfterSwitch", func(t *testing.T) {
 			w.current(t, to)
 			w.serves(t, w.next, w.old)
@@ -74,15 +78,12 @@ func TestBoot(t *testing.T) {
 			}
 			w.running(t)
 		}},
-		{"Rollback", func(t *testing.T) { w.switches(t, from) }},
-		{"AfterRollback", func(t *testing.T) {
-			w.current(t, from)
-			w.serves(t, w.old, w.next)
-			w.active(t, "postgresql", "nginx", "sshd", "redis", "hardened")
-			if r := h.Exec("web", "id", "-u", "cleo"); r.Code == 0 {
-				t.Errorf("the other generation's user is still there: %s", r)
-			}
-			w.running(t)
+		{"Rollback", func(t *testing.T) { w.switches(t, 1, "rollback", "web") }},
+		{"AfterRollback", func(t *testing.T) { w.isFirst(t, from) }},
+		{"FailedSwitch", func(t *testing.T) { w.fails(t, failing) }},
+		{"RollbackOfFailed", func(t *testing.T) {
+			w.switches(t, 1, "rollback", "web", "--to", "1")
+			w.isFirst(t, from)
 		}},
 		{"Stop", w.stops},
 	}
@@ -123,29 +124,30 @@ func (w *web) toplevel(descriptor string) string {
 	return toplevel
 }
 
-// descriptor is the first one, with the ports of the test.
-func (w *web) descriptor(storePath string) string {
+// write makes a file of a descriptor in the store, with free ports of the host
+// for those that the services declare.
+func (w *web) write(name, storePath string, hosts map[int]int) string {
 	w.Helper()
-	return w.Descriptor("web", func(d map[string]any) {
-		w.fromStore(w, d, storePath)
-		hosts := map[int]int{5432: w.database, 8080: w.old, 22: w.ssh}
-		network := harness.Section(d, "network")
-		declared, _ := network["ports"].([]any)
-		if len(declared) != len(hosts) {
-			w.Errorf("the ports of the services are %v, want those of %v", declared, hosts)
+	d := map[string]any{}
+	w.fromStore(w, d, storePath)
+	declared, _ := harness.Section(d, "network")["ports"].([]any)
+	if len(declared) != len(hosts) {
+		w.Errorf("the ports of the services are %v, want those of %v", declared, hosts)
+	}
+	for _, entry := range declared {
+		port := entry.(map[string]any)
+		container, _ := port["container"].(float64)
+		host := hosts[int(container)]
+		if host == 0 {
+			w.Errorf("nothing was to listen on the declared port %v", port)
 		}
-		for _, entry := range declared {
-			port := entry.(map[string]any)
-			container, _ := port["container"].(float64)
-			host := hosts[int(container)]
-			if host == 0 {
-				w.Errorf("nothing listens on the declared port %v", port)
-			}
-			port["host"] = host
-		}
-		// Where the next generation will listen.
-		network["ports"] = append(declared, map[string]any{"host": w.next, "container": 8081})
-	})
+		port["host"] = host
+	}
+	content, err := json.Marshal(d)
+	if err != nil {
+		w.Fatal(err)
+	}
+	return w.Write(name+".json", string(content), 0o600)
 }
 
 func (w *web) running(t *testing.T) { isRunning(t, w.H, "web") }
@@ -277,26 +279,52 @@ func (w *web) realtime(t *testing.T) {
 	}
 }
 
-func (w *web) dryActivate(t *testing.T, from, to string) {
-	r := w.Exec("web", to+"/bin/switch-to-configuration", "dry-activate")
-	said := r.Stdout + r.Stderr
-	if r.Code != 0 || !strings.Contains(said, "nginx.service") || !strings.Contains(said, "redis.service") {
-		t.Errorf("want nginx and redis to be named: %s", r)
+func (w *web) dryActivate(t *testing.T, descriptor, from string) {
+	r := w.Nuc("switch", descriptor, "--dry-activate")
+	for _, want := range []string{"nginx.service", "redis.service", "network.ports"} {
+		if r.Code != 0 || !strings.Contains(r.Stdout, want) {
+			t.Errorf("want %s to be named: %s", want, r)
+		}
 	}
 	w.current(t, from)
 	w.active(t, "redis")
+	w.serves(t, w.old, w.next)
 }
 
-func (w *web) switches(t *testing.T, toplevel string) {
-	database := w.Must("exec", "web", "systemctl", "show", "-P", "MainPID", "postgresql")
-	r := w.Exec("web", toplevel+"/bin/switch-to-configuration", "switch")
-	if r.Code != 0 {
+// switches runs one of nuc's commands that change the system.
+func (w *web) switches(t *testing.T, generation int, command ...string) {
+	t.Helper()
+	pid := func() string { return w.Must("exec", "web", "systemctl", "show", "-P", "MainPID", "postgresql") }
+	before := pid()
+	r := w.Nuc(command...)
+	if r.Code != 0 || !strings.Contains(r.Stdout, fmt.Sprintf("generation %d", generation)) {
 		t.Fatalf("%s", r)
 	}
 	t.Logf("switched in %s", r.Duration.Round(10*time.Millisecond))
-	if after := w.Must("exec", "web", "systemctl", "show", "-P", "MainPID", "postgresql"); after != database {
-		t.Errorf("postgresql, which didn't change, was restarted: %s is now %s", database, after)
+	if after := pid(); after != before {
+		t.Errorf("postgresql, which didn't change, was restarted: %s is now %s", before, after)
 	}
+}
+
+func (w *web) isFirst(t *testing.T, from string) {
+	t.Helper()
+	w.current(t, from)
+	w.serves(t, w.old, w.next)
+	w.active(t, "postgresql", "nginx", "sshd", "redis", "hardened")
+	if r := w.Exec("web", "id", "-u", "cleo"); r.Code == 0 {
+		t.Errorf("the other generation's user is still there: %s", r)
+	}
+	w.running(t)
+}
+
+func (w *web) fails(t *testing.T, descriptor string) {
+	r := w.Nuc("switch", descriptor)
+	if r.Code != 4 || !strings.Contains(r.Stderr, "nuc rollback web") || !strings.Contains(r.Stdout+r.Stderr, "broken.service") {
+		t.Errorf("want status 4, the failed unit and how to go back: %s", r)
+	}
+	// What did work goes on.
+	w.serves(t, w.old, w.next)
+	w.queries(t)
 }
 
 func (w *web) current(t *testing.T, toplevel string) {

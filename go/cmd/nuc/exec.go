@@ -168,7 +168,7 @@ func execPlain(conn *seqpacket.Conn, e *keeper.Exec) (syscall.WaitStatus, error)
 	if err != nil {
 		return 0, supervisor.ErrNotRunning
 	}
-	defer forward(conn, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2)()
+	forward(conn, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2)
 	status, err := supervisor.Outcome(conn, nil)
 	copies.Wait()
 	return status, err
@@ -212,7 +212,7 @@ func execTerminal(conn *seqpacket.Conn, e *keeper.Exec) (syscall.WaitStatus, err
 	resized := make(chan os.Signal, 1)
 	signal.Notify(resized, unix.SIGWINCH)
 	defer signal.Stop(resized)
-	defer forward(conn, unix.SIGTERM, unix.SIGHUP)()
+	forward(conn, unix.SIGTERM, unix.SIGHUP)
 	return waitTerminal(conn, &copies, resized, func() { restore = console.Raw(os.Stdin) })
 }
 
@@ -247,17 +247,14 @@ func waitTerminal(conn *seqpacket.Conn, copies *sync.WaitGroup, resized <-chan o
 	return status, err
 }
 
-// forward passes signals on to the command, until the returned function is called.
-func forward(conn *seqpacket.Conn, signals ...os.Signal) func() {
-	c := make(chan os.Signal, 8)
-	signal.Notify(c, signals...)
+// forward passes signals on to the command, as long as nuc lives. It begins
+// beside the command: the runtime waits for another thread at each signal.
+func forward(conn *seqpacket.Conn, signals ...os.Signal) {
 	go func() {
+		c := make(chan os.Signal, 8)
+		signal.Notify(c, signals...)
 		for s := range c {
 			_ = conn.Send(keeper.Signal{Signal: int(s.(syscall.Signal))})
 		}
 	}()
-	return func() {
-		signal.Stop(c)
-		close(c)
-	}
 }

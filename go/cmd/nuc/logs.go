@@ -127,7 +127,7 @@ func (l *logsCommand) show(container state.Container, out *lines) error {
 	if err != nil {
 		return notRunning(container.Name, supervisor.ErrNotRunning)
 	}
-	defer forward(conn, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)()
+	forward(conn, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 	var complaint strings.Builder
 	var copies sync.WaitGroup
 	copies.Go(func() {

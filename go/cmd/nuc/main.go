@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strings"
 
 	"github.com/alecthomas/kong"
 	"github.com/hashicorp/go-hclog"
@@ -67,32 +66,58 @@ var roles = map[string]func() error{
 	roleRemove:        removeMain,
 }
 
+// commandLine are the flags that all commands have.
 type commandLine struct {
 	LogLevel string `help:"Log to standard error: error, warn, info, debug or trace." enum:"error,warn,info,debug,trace" default:"error" env:"NUC_LOG_LEVEL"`
 	LogJSON  bool   `name:"log-json" help:"Log as JSON."`
+}
 
-	Up          upCommand          `cmd:"" help:"Start containers in the background and wait until they are ready."`
-	Start       startCommand       `cmd:"" help:"Start a container in the foreground, its console on standard output."`
-	Build       buildCommand       `cmd:"" help:"Have Nix build containers' descriptors."`
-	Switch      switchCommand      `cmd:"" help:"Change running containers to a new descriptor, live."`
-	Rollback    rollbackCommand    `cmd:"" help:"Go back to an earlier generation of a container."`
-	Generations generationsCommand `cmd:"" help:"List or delete generations of a container."`
-	Diff        diffCommand        `cmd:"" help:"Show what differs between two generations of a container."`
-	Stop        stopCommand        `cmd:"" help:"Stop containers cleanly."`
-	Restart     restartCommand     `cmd:"" help:"Stop containers and start them again."`
-	Kill        killCommand        `cmd:"" help:"Kill containers at once."`
-	Rm          rmCommand          `cmd:"" help:"Remove stopped containers."`
-	Ps          psCommand          `cmd:"" help:"List containers." aliases:"ls"`
-	Status      statusCommand      `cmd:"" help:"Show one container in detail."`
-	Exec        execCommand        `cmd:"" help:"Run a command in a running container."`
-	Login       loginCommand       `cmd:"" help:"Open a root shell in a running container."`
-	Logs        logsCommand        `cmd:"" help:"Show a container's journal."`
-	Inspect     inspectCommand     `cmd:"" help:"Print a container's descriptor."`
-	Validate    validateCommand    `cmd:"" help:"Check descriptors."`
-	Doctor      doctorCommand      `cmd:"" help:"Check what this machine offers, and say what to do about the rest."`
-	Completion  completionCommand  `cmd:"" help:"Print a completion script for a shell."`
-	Unshare     unshareCommand     `cmd:"" help:"Run a command as the root of containers, to look after their files."`
-	Version     versionCommand     `cmd:"" help:"Print nuc's version."`
+// commands are all of them, in the order of the help.
+var commands = []struct {
+	name, help string
+	command    func() any
+	tags       []string
+}{
+	{"up", "Start containers in the background and wait until they are ready.", newCommand[upCommand], nil},
+	{"start", "Start a container in the foreground, its console on standard output.", newCommand[startCommand], nil},
+	{"build", "Have Nix build containers' descriptors.", newCommand[buildCommand], nil},
+	{"switch", "Change running containers to a new descriptor, live.", newCommand[switchCommand], nil},
+	{"rollback", "Go back to an earlier generation of a container.", newCommand[rollbackCommand], nil},
+	{"generations", "List or delete generations of a container.", newCommand[generationsCommand], nil},
+	{"diff", "Show what differs between two generations of a container.", newCommand[diffCommand], nil},
+	{"stop", "Stop containers cleanly.", newCommand[stopCommand], nil},
+	{"restart", "Stop containers and start them again.", newCommand[restartCommand], nil},
+	{"kill", "Kill containers at once.", newCommand[killCommand], nil},
+	{"rm", "Remove stopped containers.", newCommand[rmCommand], nil},
+	{"ps", "List containers.", newCommand[psCommand], []string{`aliases:"ls"`}},
+	{"status", "Show one container in detail.", newCommand[statusCommand], nil},
+	{"exec", "Run a command in a running container.", newCommand[execCommand], nil},
+	{"login", "Open a root shell in a running container.", newCommand[loginCommand], nil},
+	{"logs", "Show a container's journal.", newCommand[logsCommand], nil},
+	{"inspect", "Print a container's descriptor.", newCommand[inspectCommand], nil},
+	{"validate", "Check descriptors.", newCommand[validateCommand], nil},
+	{"doctor", "Check what this machine offers, and say what to do about the rest.", newCommand[doctorCommand], nil},
+	{"completion", "Print a completion script for a shell.", newCommand[completionCommand], nil},
+	{"unshare", "Run a command as the root of containers, to look after their files.", newCommand[unshareCommand], nil},
+	{"version", "Print nuc's version.", newCommand[versionCommand], nil},
+}
+
+func newCommand[T any]() any { return new(T) }
+
+// grammar is what the parser is made of: the one command that the arguments
+// begin with, as reading the tags of all of them takes longer than most
+// commands do. Anything else, such as help, needs all.
+func grammar(args []string) []kong.Option {
+	var all []kong.Option
+	for _, c := range commands {
+		option := func() kong.Option { return kong.DynamicCommand(c.name, c.help, "", c.command(), c.tags...) }
+		// completion describes the others.
+		if len(args) > 0 && args[0] == c.name && c.name != "completion" {
+			return []kong.Option{option()}
+		}
+		all = append(all, option())
+	}
+	return all
 }
 
 // context is what every command gets.
@@ -107,13 +132,13 @@ type context struct {
 func run(args []string) int {
 	var cli commandLine
 	status := 0
-	parser, err := kong.New(&cli,
+	parser, err := kong.New(&cli, append(grammar(args),
 		kong.Name("nuc"),
 		kong.Description("NixOS configurations as rootless containers."),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
 		kong.UsageOnError(),
 		kong.Exit(func(code int) { panic(exitStatus{status: code}) }),
-	)
+	)...)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "nuc:", err)
 		return statusFailed
@@ -125,7 +150,7 @@ func run(args []string) int {
 		}
 		k, err := parser.Parse(args)
 		if err != nil {
-			return exitStatus{statusUsage, fmt.Errorf("%w: see `nuc %s--help`", err, commandOf(args))}
+			return exitStatus{statusUsage, fmt.Errorf("%w: see `nuc %s--help`", err, commandOf(parser.Model.Node, args))}
 		}
 		c, err := newContext(&cli)
 		if err != nil {
@@ -162,11 +187,14 @@ func guard(f func() error) (status int) {
 	return status
 }
 
-// commandOf is the command's name in args, to name its help.
-func commandOf(args []string) string {
+// commandOf is the command's name in args, to name its help; empty if there is
+// no such command.
+func commandOf(root *kong.Node, args []string) string {
 	for _, a := range args {
-		if !strings.HasPrefix(a, "-") {
-			return a + " "
+		for _, node := range root.Children {
+			if a == node.Name {
+				return a + " "
+			}
 		}
 	}
 	return ""

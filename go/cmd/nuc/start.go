@@ -49,9 +49,7 @@ func (s *startCommand) Run(c *context) error {
 	} else {
 		o.Output = &console.Lines{W: os.Stdout}
 	}
-	signals := make(chan os.Signal, 4)
-	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
-	exit, err := supervisor.Start(o, func(s *supervisor.Supervisor) { go stopOnSignal(s, signals) })
+	exit, err := supervisor.Start(o, func(s *supervisor.Supervisor) { go stopOnSignal(s, unix.SIGINT, unix.SIGTERM, unix.SIGHUP) })
 	if err != nil {
 		return err
 	}
@@ -61,10 +59,13 @@ func (s *startCommand) Run(c *context) error {
 	return nil
 }
 
-// stopOnSignal stops cleanly at the first signal and kills at the second.
-func stopOnSignal(s *supervisor.Supervisor, signals <-chan os.Signal) {
+// stopOnSignal stops cleanly at the first signal and kills at the second. A
+// signal that comes before it is set up ends nuc, and so the container.
+func stopOnSignal(s *supervisor.Supervisor, signals ...os.Signal) {
+	c := make(chan os.Signal, 4)
+	signal.Notify(c, signals...)
 	kill := false
-	for range signals {
+	for range c {
 		s.Stop(kill, 0)
 		kill = true
 	}

@@ -21,6 +21,7 @@ import (
 	"github.com/nix-user-containers/nuc/go/internal/seqpacket"
 	"github.com/nix-user-containers/nuc/go/internal/state"
 	"github.com/nix-user-containers/nuc/go/internal/supervisor"
+	"github.com/nix-user-containers/nuc/go/internal/userns"
 )
 
 type upCommand struct {
@@ -272,17 +273,21 @@ func (c *context) launch(t *target) (*seqpacket.Conn, error) {
 		return nil, err
 	}
 	defer null.Close()
-	program, arguments, environment, err := scoped(t.descriptor.Name, roleSupervisor, t.descriptor.Name)
+	// The copy that the supervisor makes its keeper of is its own program as
+	// well: so the two have their text in memory once.
+	image, err := userns.Image()
 	if err != nil {
 		conn.Close()
-		return nil, err
+		return nil, fmt.Errorf("container %s: %w", t.descriptor.Name, err)
 	}
+	defer image.Close()
+	program, arguments, environment := scoped(t.descriptor.Name, fmt.Sprintf("/proc/self/fd/%d", fdProgram), roleSupervisor, t.descriptor.Name)
 	if program == "" {
-		program, arguments, environment = "/proc/self/exe", []string{roleSupervisor, t.descriptor.Name}, os.Environ()
+		program, arguments, environment = userns.ImagePath(image), []string{roleSupervisor, t.descriptor.Name}, os.Environ()
 	}
 	_, err = syscall.ForkExec(program, arguments, &syscall.ProcAttr{
 		Dir: "/", Env: environment,
-		Files: []uintptr{null.Fd(), null.Fd(), null.Fd(), peer.Fd()},
+		Files: []uintptr{null.Fd(), null.Fd(), null.Fd(), fdReport: peer.Fd(), fdProgram: image.Fd()},
 		Sys:   &syscall.SysProcAttr{Setsid: true},
 	})
 	if err == nil {
@@ -318,6 +323,13 @@ func (c *context) join(t *target) (*seqpacket.Conn, error) {
 
 const roleSupervisor = "nuc-supervisor"
 
+// What stands where in the table of file descriptors of a supervisor in the
+// background.
+const (
+	fdReport  = 3
+	fdProgram = 4
+)
+
 // launchOrder is what a supervisor in the background is told by `nuc up`, over
 // its fd 3.
 type launchOrder struct {
@@ -331,9 +343,12 @@ type launchOrder struct {
 
 // supervisorMain is a supervisor in the background.
 func supervisorMain() error {
-	unix.CloseOnExec(3)
-	_ = unix.CloseRange(4, ^uint(0), unix.CLOSE_RANGE_CLOEXEC)
-	report, err := seqpacket.FromFile(os.NewFile(3, "report"))
+	_ = unix.CloseRange(fdReport, ^uint(0), unix.CLOSE_RANGE_CLOEXEC)
+	program := userns.ProgramFrom(os.NewFile(fdProgram, "nuc-image"))
+	// Executing the copy, which can't be read, takes the user's own /proc/PID
+	// from the user; a supervisor has nothing to hide from its user.
+	_ = unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0)
+	report, err := seqpacket.FromFile(os.NewFile(fdReport, "report"))
 	if err != nil {
 		return err
 	}
@@ -354,14 +369,13 @@ func supervisorMain() error {
 		return fail(err)
 	}
 	container := order.Folders.Container(d.Name)
-	signals := make(chan os.Signal, 4)
-	signal.Notify(signals, unix.SIGINT, unix.SIGTERM)
 	signal.Ignore(unix.SIGHUP)
 	output := &lateFile{path: filepath.Join(container.State, "supervisor.log")}
 	_, err = supervisor.Start(supervisor.Options{
-		Descriptor: d, Source: order.Source, Origin: order.Origin, StorePath: order.StorePath, Container: container, Cache: order.Folders.Cache, Report: report,
+		Descriptor: d, Source: order.Source, Origin: order.Origin, StorePath: order.StorePath, Container: container,
+		Cache: order.Folders.Cache, Report: report, Program: program,
 		Log: hclog.New(&hclog.LoggerOptions{Name: "nuc", Level: hclog.LevelFromString(order.LogLevel), Output: output, JSONFormat: order.LogJSON}),
-	}, func(s *supervisor.Supervisor) { go stopOnSignal(s, signals) })
+	}, func(s *supervisor.Supervisor) { go stopOnSignal(s, unix.SIGINT, unix.SIGTERM) })
 	if err != nil {
 		return fail(err)
 	}

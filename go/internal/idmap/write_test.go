@@ -69,8 +69,14 @@ func writeReal(count int) (*written, error) {
 	}
 	defer w.Close()
 	defer r.Close()
+	echo, child, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer echo.Close()
+	defer child.Close()
 	pid, err := syscall.ForkExec("/bin/cat", []string{"cat"}, &syscall.ProcAttr{
-		Files: []uintptr{r.Fd()},
+		Files: []uintptr{r.Fd(), child.Fd()},
 		Sys:   &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER, Pdeathsig: syscall.SIGKILL},
 	})
 	if err != nil {
@@ -80,6 +86,14 @@ func writeReal(count int) (*written, error) {
 		_ = syscall.Kill(pid, syscall.SIGKILL)
 		_, _ = syscall.Wait4(pid, nil, 0, nil)
 	}()
+	// Its files in /proc are its user's only once execve is over, some time after
+	// ForkExec has returned.
+	if _, err := w.WriteString("x"); err != nil {
+		return nil, err
+	}
+	if _, err := echo.Read(make([]byte, 1)); err != nil {
+		return nil, err
+	}
 	out := &written{Map: m, UID: uint32(os.Getuid()), GID: uint32(os.Getgid())}
 	begun := time.Now()
 	if err := m.Write(pid); err != nil {

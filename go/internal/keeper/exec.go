@@ -109,6 +109,8 @@ func (k *keeper) start(e *Exec, m *seqpacket.Message) (*process, error) {
 			return nil, fmt.Errorf("file descriptor %d: %w", i, err)
 		}
 	}
+	leaf := leafOf(payload)
+	defer closeAll(leaf)
 	if err := enter(init); err != nil {
 		return nil, err
 	}
@@ -117,11 +119,12 @@ func (k *keeper) start(e *Exec, m *seqpacket.Message) (*process, error) {
 		return nil, err
 	}
 	env := environment(user, e.Environment)
-	program, arguments, err := command(e.Arguments, env, user)
-	if err != nil {
+	// First, since a program may be named from there.
+	if err := changeFolder(e.Folder, user.Home); err != nil {
 		return nil, err
 	}
-	if err := changeFolder(e.Folder, user.Home); err != nil {
+	program, arguments, err := command(e.Arguments, env, user)
+	if err != nil {
 		return nil, err
 	}
 	p := &process{}
@@ -140,8 +143,6 @@ func (k *keeper) start(e *Exec, m *seqpacket.Message) (*process, error) {
 	}
 	pidfd := -1
 	attr.PidFD = &pidfd
-	leaf := leafOf(payload)
-	defer closeAll(leaf)
 	p.pid, err = fork(program, arguments, &syscall.ProcAttr{
 		Env:   env,
 		Files: []uintptr{stdin.Fd(), stdout.Fd(), stderr.Fd()},
@@ -149,6 +150,10 @@ func (k *keeper) start(e *Exec, m *seqpacket.Message) (*process, error) {
 	}, leaf)
 	if err != nil {
 		closeAll(p.terminal)
+		var je joinError
+		if errors.As(err, &je) {
+			return nil, err
+		}
 		return nil, notRun(program, err)
 	}
 	p.pidfd = os.NewFile(uintptr(pidfd), "pidfd")
@@ -247,7 +252,9 @@ func (p *process) openTerminal(devpts *os.File, e *Exec, uid int) (*os.File, err
 }
 
 // leafOf opens the exec cgroup, and makes it at its first use; nil without
-// cgroups.
+// cgroups. It is called before the thread enters the container: where cgroup2 is
+// mounted with nsdelegate, a process is moved with the cgroup namespace that
+// cgroup.procs was opened in (Linux 5.16), and the container's has no way out.
 func leafOf(payload *os.File) *os.File {
 	if payload == nil {
 		return nil
@@ -293,10 +300,15 @@ func fork(program string, arguments []string, attr *syscall.ProcAttr, leaf *os.F
 	if joinErr != nil {
 		_ = syscall.Kill(pid, unix.SIGKILL)
 		_, _ = userns.Reap(pid)
-		return 0, fmt.Errorf("joining the container's cgroup: %w", joinErr)
+		return 0, joinError{joinErr}
 	}
 	return pid, nil
 }
+
+// joinError is no error of the program that was to run.
+type joinError struct{ err error }
+
+func (e joinError) Error() string { return "joining the container's cgroup: " + e.err.Error() }
 
 // join is called on another thread than the one that entered the container:
 // the pid is one of the host's namespace, as is the cgroup's path.

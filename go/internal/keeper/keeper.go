@@ -34,11 +34,11 @@ type keeper struct {
 // Main is the keeper's life. It returns when the supervisor is gone and so is
 // init.
 func Main() error {
-	// Signals that nuc's caller ignores (nohup, a background job of sh) would
-	// stay ignored in what the keeper starts; a handled one is reset by execve
-	// (signal(7)). Nobody stops the keeper but by closing its socket.
-	signal.Notify(make(chan os.Signal, 1), unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGPIPE,
-		unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU, unix.SIGUSR1, unix.SIGUSR2, unix.SIGALRM, unix.SIGWINCH)
+	handled := make(chan struct{})
+	go func() {
+		handleSignals()
+		close(handled)
+	}()
 	debug.SetGCPercent(50) // an idle keeper's memory counts more than its speed
 	self, err := userns.Enter()
 	if err != nil {
@@ -55,6 +55,7 @@ func Main() error {
 	lock := &state.Lock{File: m.Take(0), Folder: m.Take(1)}
 	m.Close()
 	k := &keeper{self: self}
+	<-handled
 	var netErr error
 	if guard.PrivateNetwork {
 		netErr = loopbackUp()
@@ -77,6 +78,23 @@ func Main() error {
 		return errors.Join(sweepErr, lock.Tidy())
 	}
 	return sweepErr
+}
+
+// handleSignals keeps the keeper alive, whom nobody stops but by closing its
+// socket: systemd sends SIGTERM to all of a unit's processes.
+//
+// Signals that nuc's caller ignores (nohup, a background job of sh) would stay
+// ignored in what the keeper starts; handled ones are reset by execve
+// (signal(7)). Go's runtime handles the others at its start, but for those of
+// a terminal's jobs, which can have their default as the keeper has no terminal.
+//
+// It waits for another thread at each signal, so it runs beside the id map.
+func handleSignals() {
+	signal.Notify(make(chan os.Signal, 1), unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM)
+	for _, s := range []uintptr{uintptr(unix.SIGTSTP), uintptr(unix.SIGTTIN), uintptr(unix.SIGTTOU)} {
+		var action [4]uint64 // struct sigaction of the kernel; zero is SIG_DFL
+		_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGACTION, s, uintptr(unsafe.Pointer(&action)), 0, 8, 0, 0)
+	}
 }
 
 // serve starts the answer to a request. It tells whether the keeper is to end.

@@ -25,10 +25,13 @@ type port struct {
 	server   *relay.Server
 }
 
-// listen opens the host's end of all of the ports, or of none.
-func listen(ports []descriptor.Port) ([]*port, error) {
+// listen opens the host's end of all ports but the known ones, or of none.
+func listen(ports []descriptor.Port, known func(descriptor.Port) bool) ([]*port, error) {
 	var open []*port
 	for i, p := range ports {
+		if known(p) {
+			continue
+		}
 		l, err := net.Listen("tcp", net.JoinHostPort(p.Address, strconv.Itoa(p.Host)))
 		if err != nil {
 			for _, o := range open {
@@ -67,7 +70,7 @@ func firstUnprivileged() string {
 // listen opens the declared ports, so that one that is taken is told before
 // anything is started.
 func (s *Supervisor) listen() error {
-	ports, err := listen(s.descriptor().Network.Ports)
+	ports, err := listen(s.descriptor().Network.Ports, func(descriptor.Port) bool { return false })
 	if err != nil {
 		return err
 	}

@@ -27,8 +27,23 @@ import (
 const hostFolder = "host"
 
 // prepare makes all that the container needs of the host, cheapest and
-// likeliest to fail first, and the keeper last.
+// likeliest to fail first. The keeper, which takes longest, is started beside
+// what comes after the cgroup that it has to be in.
 func (s *Supervisor) prepare() error {
+	if err := s.claim(); err != nil {
+		return err
+	}
+	up := make(chan error, 1)
+	go func() { up <- s.startKeeper() }()
+	err := s.furnish()
+	if kerr := <-up; err == nil {
+		err = kerr
+	}
+	return err
+}
+
+// claim takes what others could have: ids, ports, a cgroup with its limits.
+func (s *Supervisor) claim() error {
 	d := s.descriptor()
 	var err error
 	if s.ids, err = idmap.PlanFor(d.IDs.Count); err != nil {
@@ -55,6 +70,11 @@ func (s *Supervisor) prepare() error {
 	if err := s.group.Chown(s.ids.RootUID(), s.ids.RootGID()); err != nil {
 		return err
 	}
+	return nil
+}
+
+// furnish makes the container's folders and what is in them.
+func (s *Supervisor) furnish() error {
 	generation, err := s.record()
 	if err != nil {
 		return err
@@ -67,9 +87,6 @@ func (s *Supervisor) prepare() error {
 	}
 	if s.control, err = seqpacket.Listen(s.lock.Folder, ControlSocket); err != nil {
 		return fmt.Errorf("control socket in %s: %w", s.o.Container.Runtime, err)
-	}
-	if err := s.startKeeper(); err != nil {
-		return err
 	}
 	s.change(func(st *Status) { st.Generation, st.Cgroup = generation, s.group.Path() })
 	return nil
@@ -286,7 +303,9 @@ func (s *Supervisor) startKeeper() error {
 		Arguments:  []string{keeper.RoleKeeper, s.descriptor().Name},
 		Cloneflags: flags,
 		Map:        s.ids,
+		Program:    s.program,
 	})
+	s.program = nil // Start has closed it
 	if err != nil {
 		return err
 	}

@@ -48,6 +48,8 @@ type Options struct {
 	Copying func(path string, files int)
 	// Report, if not nil, gets a Status at each change until the start is over.
 	Report *seqpacket.Conn
+	// Program is the sealed copy of nuc that the caller executes, if it does.
+	Program *userns.Program
 }
 
 // Supervisor is a running container.
@@ -58,6 +60,7 @@ type Supervisor struct {
 	ids     idmap.Map
 	group   *cgroup.Group
 	keeper  *userns.Child
+	program *userns.Program // the keeper's, until it is started
 	notify  *notify.Socket
 	control *net.UnixListener
 	uuid    string
@@ -117,6 +120,9 @@ func Start(o Options, started func(*Supervisor)) (state.Exit, error) {
 		return state.Exit{}, fmt.Errorf("container %s: %w", o.Descriptor.Name, err)
 	}
 	s.lock = lock
+	if s.program = o.Program; s.program == nil {
+		s.program = userns.CopyProgram()
+	}
 	if started != nil {
 		started(s)
 	}
@@ -125,8 +131,9 @@ func Start(o Options, started func(*Supervisor)) (state.Exit, error) {
 		reports.Go(func() { s.stream(o.Report) })
 	}
 	exit, err := s.run()
+	left := s.dismissKeeper()
 	s.end(exit, err)
-	s.tearDown()
+	s.tearDown(left)
 	close(s.ended)
 	reports.Wait()
 	return exit, err
@@ -367,10 +374,29 @@ func (s *Supervisor) end(exit state.Exit, err error) {
 	})
 }
 
+// dismissKeeper lets the keeper end beside the rest of the tear-down; the
+// channel is closed when it has.
+func (s *Supervisor) dismissKeeper() <-chan struct{} {
+	left := make(chan struct{})
+	if s.keeper == nil {
+		close(left)
+		return left
+	}
+	_ = s.keeper.Conn.Send(keeper.Request{Op: keeper.OpLeave})
+	go func() {
+		_, _ = s.keeper.Wait()
+		close(left)
+	}()
+	return left
+}
+
 // tearDown undoes what prepare did, as far as it came.
-func (s *Supervisor) tearDown() {
+func (s *Supervisor) tearDown(left <-chan struct{}) {
 	s.updating.Lock()
 	defer s.updating.Unlock()
+	if s.program != nil {
+		s.program.Close()
+	}
 	for _, p := range s.ports {
 		p.close()
 	}
@@ -382,15 +408,18 @@ func (s *Supervisor) tearDown() {
 	if s.notify != nil {
 		s.notify.Close()
 	}
-	if s.keeper != nil {
-		_ = s.keeper.Conn.Send(keeper.Request{Op: keeper.OpLeave})
-		_, _ = s.keeper.Wait()
-		s.keeper.Close()
+	if s.group != nil && s.group.Description().Supervisor != "" {
+		<-left // it is in one of the cgroups to be removed
 	}
 	if s.group != nil {
 		if err := s.group.Remove(); err != nil {
 			s.log.Warn("could not remove the container's cgroup", "error", err)
 		}
+	}
+	// It holds the lock as well.
+	<-left
+	if s.keeper != nil {
+		s.keeper.Close()
 	}
 	if err := s.lock.Tidy(); err != nil {
 		s.log.Warn("could not clear the runtime folder", "error", err)

@@ -57,13 +57,7 @@ func (s *Supervisor) update(c *Command) error {
 	for _, p := range s.ports {
 		kept[key(*p.declared.Load())] = p
 	}
-	var missing []descriptor.Port
-	for _, p := range d.Network.Ports {
-		if kept[key(p)] == nil {
-			missing = append(missing, p)
-		}
-	}
-	added, err := listen(missing)
+	added, err := listen(d.Network.Ports, func(p descriptor.Port) bool { return kept[key(p)] != nil })
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,45 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// Program is a sealed copy in the making.
+type Program struct {
+	made  chan struct{}
+	image *os.File
+	err   error
+}
+
+// CopyProgram begins an Image that is made beside what else there is to do: it
+// takes milliseconds. Close it if it was not given to Start.
+func CopyProgram() *Program {
+	p := &Program{made: make(chan struct{})}
+	go func() {
+		p.image, p.err = Image()
+		close(p.made)
+	}()
+	return p
+}
+
+// ProgramFrom takes a copy over that another process has made with Image.
+func ProgramFrom(image *os.File) *Program {
+	p := &Program{made: make(chan struct{}), image: image}
+	close(p.made)
+	return p
+}
+
+// wait returns the copy, which stays the Program's.
+func (p *Program) wait() (*os.File, error) {
+	<-p.made
+	return p.image, p.err
+}
+
+// Close waits for the copy and closes it.
+func (p *Program) Close() {
+	<-p.made
+	if p.image != nil {
+		p.image.Close()
+	}
+}
+
 // Image returns a sealed copy of the running program (memfd_create(2)), to be
 // executed as /proc/self/fd/N.
 //

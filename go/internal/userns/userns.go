@@ -20,6 +20,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -58,16 +59,21 @@ type Options struct {
 	// terminal's signals.
 	Foreground bool
 	Map        idmap.Map
+	// Program is what to execute, if it was begun before; it is closed.
+	Program *Program
 }
 
 // Start starts a child in a new user namespace and returns when its ids are
 // mapped. The child dies with its connection if it so chooses, not by itself.
 func Start(o Options) (*Child, error) {
-	image, err := Image()
+	if o.Program == nil {
+		o.Program = CopyProgram()
+	}
+	defer o.Program.Close()
+	image, err := o.Program.wait()
 	if err != nil {
 		return nil, err
 	}
-	defer image.Close()
 	conn, peer, err := seqpacket.Pair()
 	if err != nil {
 		return nil, err
@@ -86,7 +92,7 @@ func Start(o Options) (*Child, error) {
 		}
 	}
 	pidfd := -1
-	pid, err := syscall.ForkExec(imagePath(image), o.Arguments, &syscall.ProcAttr{
+	pid, err := syscall.ForkExec(ImagePath(image), o.Arguments, &syscall.ProcAttr{
 		Dir:   "/",
 		Env:   []string{"GODEBUG=" + os.Getenv("GODEBUG")},
 		Files: files,
@@ -192,21 +198,30 @@ func Enter() (*Self, error) {
 }
 
 // ImagePath is where the child executes the program from.
-func (s *Self) ImagePath() string { return imagePath(s.Image) }
+func (s *Self) ImagePath() string { return ImagePath(s.Image) }
 
-func imagePath(f *os.File) string { return fmt.Sprintf("/proc/self/fd/%d", f.Fd()) }
+// ImagePath is where a process that has an Image open executes it from.
+func ImagePath(f *os.File) string { return fmt.Sprintf("/proc/self/fd/%d", f.Fd()) }
 
-// BecomeRoot turns the calling thread's process into uid 0, gid 0 of its user
-// namespace, without supplementary groups. Only a map of a single id forbids
-// setgroups(2); then there are none to keep.
+// BecomeRoot turns the calling goroutine's thread, which stays locked to it,
+// into uid 0, gid 0 of its user namespace, without supplementary groups. Only a
+// map of a single id forbids setgroups(2); then there are none to keep.
+//
+// Package syscall's functions would do it to all threads, for which the runtime
+// has to stop each of them: milliseconds. The others keep their ids and must
+// not do anything that needs these; an execve ends them.
 func BecomeRoot() error {
-	if err := syscall.Setgroups(nil); err != nil && err != syscall.EPERM {
-		return os.NewSyscallError("setgroups", err)
+	runtime.LockOSThread()
+	if _, _, errno := unix.RawSyscall(unix.SYS_SETGROUPS, 0, 0, 0); errno != 0 && errno != unix.EPERM {
+		return os.NewSyscallError("setgroups", errno)
 	}
-	if err := syscall.Setresgid(0, 0, 0); err != nil {
-		return os.NewSyscallError("setresgid", err)
+	if _, _, errno := unix.RawSyscall(unix.SYS_SETRESGID, 0, 0, 0); errno != 0 {
+		return os.NewSyscallError("setresgid", errno)
 	}
-	return os.NewSyscallError("setresuid", syscall.Setresuid(0, 0, 0))
+	if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, 0, 0, 0); errno != 0 {
+		return os.NewSyscallError("setresuid", errno)
+	}
+	return nil
 }
 
 // AllCapabilities lists the capabilities that the running kernel knows.

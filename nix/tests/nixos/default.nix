@@ -61,20 +61,32 @@ in
     }
   ) configurations;
 
-  refused = builtins.mapAttrs (name: case: {
-    inherit (case) says;
-    failed = failed (container "refused" [ case.module ]);
-  }) (import ./refused.nix);
+  modules = import ../modules.nix {
+    inherit nixpkgs;
+    inherit (pkgs) system;
+  };
 
-  refusedToplevel =
+  # A machine of its own that has the host's module.
+  host =
     let
-      inherit (import ./refused.nix) swap;
+      machine = import (nixpkgs + "/nixos/lib/eval-config.nix") {
+        inherit (pkgs) system;
+        modules = [
+          ../../modules/host/nixos.nix
+          ./host.nix
+          { nixpkgs.pkgs = pkgs; }
+        ];
+      };
+      inherit (machine) config;
     in
-    (builtins.tryEval (container "refused" [ swap.module ]).toplevel.drvPath).success;
-
-  allowed = builtins.mapAttrs (name: module: failed (container "allowed" [ module ])) (
-    import ./allowed.nix
-  );
+    {
+      toplevel = config.system.build.toplevel.drvPath;
+      packages = map (p: p.name) config.environment.systemPackages;
+      delegated = config.systemd.services."user@".serviceConfig.Delegate;
+      ranges = builtins.mapAttrs (_: user: user.autoSubUidGidRange) {
+        inherit (config.users.users) ana ben;
+      };
+    };
 
   # Every option of nuc's, by its name.
   options =
@@ -90,11 +102,12 @@ in
 
   # What is booted, and what it is switched to.
   first = (container "web" web).descriptor;
+  second = (container "web" (web ++ [ ./second.nix ])).descriptor;
+  broken = (container "web" (web ++ [ ./broken.nix ])).descriptor;
   short =
     (container "short" [
       ./postgresql.nix
       ./nginx.nix
       { nuc.ids.count = 4096; }
     ]).descriptor;
-  second = (container "web" (web ++ [ ./second.nix ])).descriptor;
 }

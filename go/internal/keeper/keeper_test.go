@@ -1,0 +1,316 @@
+package keeper
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/nix-user-containers/nuc/test/leaktest"
+)
+
+// within is set in a copy of the test binary that is root of a user namespace
+// and may change its root, as a thread does that enters a container.
+const within = "KEEPER_TEST_WITHIN"
+
+func TestMain(m *testing.M) { leaktest.Main(m) }
+
+// outside runs the calling test in a user namespace. It tells whether that was
+// done, and there is nothing else to do.
+func outside(t *testing.T) bool {
+	t.Helper()
+	if os.Getenv(within) != "" {
+		return false
+	}
+	cmd := exec.Command("/proc/self/exe", "-test.run=^"+t.Name()+"$", "-test.count=1", "-test.v")
+	cmd.Env = append(os.Environ(), within+"=1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS,
+		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
+		Pdeathsig:   syscall.SIGKILL,
+	}
+	out, err := cmd.CombinedOutput()
+	var start *os.PathError
+	if errors.As(err, &start) && errors.Is(err, syscall.EPERM) {
+		t.Skipf("no user namespace can be made here: %v", err)
+	}
+	if err != nil {
+		t.Fatalf("in a user namespace: %v\n%s", err, out)
+	}
+	return true
+}
+
+// in calls f on a thread whose root is a folder with the given files.
+func in(t *testing.T, files map[string]string, f func()) {
+	t.Helper()
+	root := t.TempDir()
+	for name, text := range files {
+		path := filepath.Join(root, name)
+		err := os.MkdirAll(filepath.Dir(path), 0o755)
+		switch kind, argument, _ := strings.Cut(text, ":"); {
+		case err != nil:
+		case kind == "LINK":
+			err = os.Symlink(argument, path)
+		case kind == "FIFO":
+			err = unix.Mkfifo(path, 0o600)
+		case kind == "FOLDER":
+			err = os.Mkdir(path, 0o755)
+		case kind == "PROGRAM":
+			err = os.WriteFile(path, nil, 0o755)
+		case kind == "PROC":
+			err = errors.Join(os.Mkdir(path, 0o755), unix.Mount("/proc", path, "", unix.MS_BIND|unix.MS_REC, ""))
+			t.Cleanup(func() { _ = unix.Unmount(path, unix.MNT_DETACH) })
+		default:
+			err = os.WriteFile(path, []byte(text), 0o644)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and ended with the goroutine
+		err := unix.Unshare(unix.CLONE_FS)
+		if err == nil {
+			err = unix.Chroot(root)
+		}
+		if err == nil {
+			err = unix.Chdir("/")
+		}
+		if err == nil {
+			f()
+		}
+		done <- err
+	}()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestFindUser(t *testing.T) {
+	if outside(t) {
+		return
+	}
+	files := map[string]string{
+		"etc/passwd": "root:x:0:0::/root:/bin/bash\nalice:x:1000:100:A:/home/alice:/bin/zsh\nodd:x:1001:1001::/:nologin\nbroken\n",
+		"etc/group":  "root:x:0:\nusers:x:100:\nwheel:x:10:alice,bob\ndocker:x:20:bob\nstaff:x:30:alice\n",
+	}
+	tests := []struct {
+		spec string
+		want account
+		err  string
+	}{
+		{"", account{UID: 0, GID: 0, Groups: []uint32{0}, Name: "root", Home: "/root", Shell: "/bin/bash"}, ""},
+		// Hostile case 23.
+		{"alice", account{UID: 1000, GID: 100, Groups: []uint32{100, 10, 30}, Name: "alice", Home: "/home/alice", Shell: "/bin/zsh"}, ""},
+		{"1000", account{UID: 1000, GID: 100, Groups: []uint32{100, 10, 30}, Name: "alice", Home: "/home/alice", Shell: "/bin/zsh"}, ""},
+		{"alice:docker", account{UID: 1000, GID: 20, Groups: []uint32{20}, Name: "alice", Home: "/home/alice", Shell: "/bin/zsh"}, ""},
+		{"7:8", account{UID: 7, GID: 8, Groups: []uint32{8}, Home: "/", Shell: "/bin/sh"}, ""},
+		{"odd", account{UID: 1001, GID: 1001, Groups: []uint32{1001}, Name: "odd", Home: "/", Shell: "/bin/sh"}, ""},
+		{"mallory", account{}, `user "mallory"`},
+		{"alice:none", account{}, `user "alice:none"`},
+		{"-1", account{}, `user "-1"`},
+	}
+	in(t, files, func() {
+		for _, test := range tests {
+			got, err := findUser(test.spec)
+			if test.err != "" {
+				if err == nil || !strings.Contains(err.Error(), test.err) || strings.Contains(err.Error(), "\n") {
+					t.Errorf("%q: %+v, %v, want %q", test.spec, got, err, test.err)
+				}
+				continue
+			}
+			if err != nil || !slices.Equal(got.Groups, test.want.Groups) || got.UID != test.want.UID || got.GID != test.want.GID ||
+				got.Name != test.want.Name || got.Home != test.want.Home || got.Shell != test.want.Shell {
+				t.Errorf("%q: %+v, %v, want %+v", test.spec, got, err, test.want)
+			}
+		}
+	})
+	in(t, nil, func() {
+		if got, err := findUser(""); err != nil || got.UID != 0 || got.Name != "root" || got.Home != "/root" {
+			t.Errorf("without a database: %+v, %v", got, err)
+		}
+	})
+	for _, hostile := range []string{"FIFO:", "FOLDER:", strings.Repeat("x", maxDatabase+1)} {
+		in(t, map[string]string{"etc/passwd": hostile}, func() {
+			if got, err := findUser(""); err == nil || !strings.Contains(err.Error(), "no regular file") {
+				t.Errorf("%.8s: %+v, %v", hostile, got, err)
+			}
+		})
+	}
+}
+
+// TestCommand looks programs up, without the magic links of hostile case 13.
+func TestCommand(t *testing.T) {
+	if outside(t) {
+		return
+	}
+	files := map[string]string{
+		"bin/sh": "PROGRAM:", "usr/bin/sh": "PROGRAM:", "bin/text": "no program", "usr/bin/text": "PROGRAM:", "bin/only": "text",
+		"bin/sub": "FOLDER:", "bin/link": "LINK:sh", "bin/nowhere": "LINK:none", "bin/magic": "LINK:/proc/self/exe", "proc": "PROC:",
+	}
+	env := []string{"X=1", "PATH=relative::/bin:/usr/bin"}
+	tests := []struct {
+		argument, want string
+		status         int
+	}{
+		{"sh", "/bin/sh", 0},
+		{"text", "/usr/bin/text", 0},
+		{"link", "/bin/link", 0},
+		{"/bin/sh", "/bin/sh", 0},
+		{"bin/sh", "bin/sh", 0},
+		{"none", "", statusNotFound},
+		{"nowhere", "", statusNotFound},
+		{"/none", "", statusNotFound},
+		{"only", "", statusNotExecutable},
+		{"sub", "", statusNotExecutable},
+		{"/bin", "", statusNotExecutable},
+		{"magic", "", statusNotExecutable},
+		{"/proc/self/exe", "", statusNotExecutable},
+	}
+	in(t, files, func() {
+		for _, test := range tests {
+			got, argv, err := command([]string{test.argument, "x"}, env, account{})
+			if test.status == 0 {
+				if err != nil || got != test.want || !slices.Equal(argv, []string{test.argument, "x"}) {
+					t.Errorf("%s: %s, %q, %v", test.argument, got, argv, err)
+				}
+				continue
+			}
+			var e execError
+			if !errors.As(err, &e) || e.status != test.status || strings.Contains(err.Error(), "\n") {
+				t.Errorf("%s: %s, %v, want status %d", test.argument, got, err, test.status)
+			}
+		}
+		if got, argv, err := command(nil, env, account{Shell: "/bin/zsh"}); err != nil || got != "/bin/zsh" || !slices.Equal(argv, []string{"-zsh"}) {
+			t.Errorf("login: %s, %q, %v", got, argv, err)
+		}
+	})
+}
+
+// TestChangeFolder is hostile case 13.
+func TestChangeFolder(t *testing.T) {
+	if outside(t) {
+		return
+	}
+	tests := []struct{ folder, home, want, err string }{
+		{"/srv", "/home", "/srv", ""},
+		{"/link", "/", "/srv", ""},
+		{"", "/home", "/home", ""},
+		{"", "/none", "/", ""},
+		{"/none", "/home", "", "working directory /none"},
+		{"srv", "/home", "", "must be an absolute path"},
+		{"/file", "/home", "", "working directory /file"},
+		{"/proc/self/fd/0", "/", "", "link of /proc"},
+		{"/magic", "/", "", "link of /proc"},
+	}
+	files := map[string]string{"srv": "FOLDER:", "home": "FOLDER:", "link": "LINK:srv", "file": "x", "proc": "PROC:", "magic": "LINK:/proc/self/cwd"}
+	in(t, files, func() {
+		for _, test := range tests {
+			err := changeFolder(test.folder, test.home)
+			if test.err != "" {
+				if err == nil || !strings.Contains(err.Error(), test.err) {
+					t.Errorf("%q: %v, want %q", test.folder, err, test.err)
+				}
+				continue
+			}
+			buf := make([]byte, unix.PathMax)
+			n, cwdErr := unix.Getcwd(buf)
+			if err != nil || cwdErr != nil || string(buf[:n-1]) != test.want {
+				t.Errorf("%q: %v; in %q, want %q", test.folder, err, buf[:n], test.want)
+			}
+		}
+	})
+}
+
+func TestEnvironment(t *testing.T) {
+	t.Setenv("SECRET", "x")
+	a := account{Name: "alice", Home: "/home/alice", Shell: "/bin/zsh"}
+	got := environment(a, []string{"LANG=C", "HOME=/other", "LANG=C.UTF-8", "PATHS=1"})
+	want := []string{"PATH=" + defaultPath, "SHELL=/bin/zsh", "container=nuc", "USER=alice", "LOGNAME=alice", "HOME=/other", "LANG=C.UTF-8", "PATHS=1"}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+	if got := environment(account{Home: "/"}, nil); slices.ContainsFunc(got, func(e string) bool { return strings.HasPrefix(e, "USER=") }) {
+		t.Errorf("a user without name has one: %q", got)
+	}
+}
+
+func TestMakeSockets(t *testing.T) {
+	kinds := map[string][2]int{
+		"tcp4": {unix.AF_INET, unix.SOCK_STREAM}, "tcp6": {unix.AF_INET6, unix.SOCK_STREAM},
+		"udp4": {unix.AF_INET, unix.SOCK_DGRAM}, "udp6": {unix.AF_INET6, unix.SOCK_DGRAM},
+	}
+	for network, want := range kinds {
+		files, err := makeSockets(&Sockets{Network: network, Count: MaxSockets})
+		if err != nil || len(files) != MaxSockets {
+			t.Errorf("%s: %d, %v", network, len(files), err)
+		}
+		for _, f := range files {
+			raw, err := f.SyscallConn()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := raw.Control(func(fd uintptr) {
+				family, _ := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_DOMAIN)
+				kind, _ := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_TYPE)
+				status, _ := unix.FcntlInt(fd, unix.F_GETFL, 0)
+				flags, _ := unix.FcntlInt(fd, unix.F_GETFD, 0)
+				if family != want[0] || kind != want[1] || status&unix.O_NONBLOCK == 0 || flags&unix.FD_CLOEXEC == 0 {
+					t.Errorf("%s: family %d, type %d, flags %#x %#x", network, family, kind, status, flags)
+				}
+			}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		closeAll(files...)
+	}
+	for _, bad := range []Sockets{{"tcp4", 0}, {"tcp4", -1}, {"tcp4", MaxSockets + 1}, {"tcp", 1}, {"", 1}, {"unix", 1}} {
+		if files, err := makeSockets(&bad); err == nil {
+			closeAll(files...)
+			t.Errorf("%+v: no error", bad)
+		}
+	}
+}
+
+func TestPassable(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	defer w.Close()
+	if err := passable(r); err != nil {
+		t.Errorf("pipe: %v", err)
+	}
+	for path, want := range map[string]bool{"/dev/null": true, "/proc/self/exe": true, "/": false, "/dev/zero": false, "/dev/ptmx": false} {
+		f, err := os.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := passable(f); (err == nil) != want {
+			t.Errorf("%s: %v", path, err)
+		}
+		f.Close()
+	}
+}
+
+func TestNotRun(t *testing.T) {
+	for err, status := range map[error]int{
+		unix.ENOENT: statusNotFound, unix.EACCES: statusNotExecutable, unix.ENOEXEC: statusNotExecutable,
+		unix.EPERM: statusNotExecutable, unix.EISDIR: statusNotExecutable, unix.ENOMEM: statusNuc,
+	} {
+		var e execError
+		if !errors.As(notRun("/bin/x", err), &e) || e.status != status || !strings.Contains(e.Error(), "/bin/x") {
+			t.Errorf("%v: %+v, want status %d", err, e, status)
+		}
+	}
+}

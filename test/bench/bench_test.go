@@ -1,0 +1,70 @@
+// Package bench measures nuc beside other programs that do the same, or less.
+//
+// A row is one thing that is measured, its subjects are who does it. All
+// subjects of a row take turns, so that whatever else the machine does meets
+// each of them, and what is compared are medians. To add a row, write a
+// function that returns one and name it in rows.
+package bench
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"regexp"
+	"testing"
+
+	"github.com/nix-user-containers/nuc/test/harness"
+)
+
+// rows are all rows, in the order of the table.
+var rows = []func() *row{
+	startTrue,
+	startSystemd,
+	execTrue,
+	idlePSS,
+	idleWakeups,
+}
+
+var (
+	out   = flag.String("out", "", "write all runs to this `file`, as JSON; without it nothing is measured")
+	only  = flag.String("rows", "", "measure only the rows whose name this `regexp` matches")
+	quick = flag.Bool("quick", false, "make a quarter of the runs: a glance, not a measurement")
+	runs  = flag.Int("runs", 0, "make this `number` of runs of every subject, instead of the row's own")
+)
+
+func TestMain(m *testing.M) { harness.Main(m) }
+
+// TestBench is a test so that the harness can serve it; it fails only when
+// something is left behind or a row can't be set up, never for a figure.
+func TestBench(t *testing.T) {
+	if *out == "" {
+		t.Skip("make bench runs it")
+	}
+	chosen, err := regexp.Compile(*only)
+	if err != nil {
+		t.Fatalf("--rows: %v", err)
+	}
+	var measured []*row
+	for _, make := range rows {
+		r := make()
+		if !chosen.MatchString(r.Name) {
+			continue
+		}
+		measured = append(measured, r)
+		// A session a row: its containers are gone before the next begins.
+		t.Run(r.Name, func(t *testing.T) { r.measure(&session{T: t, H: harness.New(t)}) })
+	}
+	if len(measured) == 0 {
+		t.Fatalf("--rows %s: no row has such a name", *only)
+	}
+	if err := writeTable(os.Stdout, measured); err != nil {
+		t.Fatal(err)
+	}
+	if err := writeJSON(*out, measured); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func progress(format string, args ...any) {
+	fmt.Fprintf(os.Stderr, format+"\n", args...)
+}

@@ -1,0 +1,147 @@
+package bench
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+)
+
+// writeTable prints one line a subject. Ratios are nuc's median by the
+// subject's.
+func writeTable(w io.Writer, rows []*row) error {
+	lines := [][]string{{"row", "subject", "median", "least", "runs", "nuc is", "wanted", ""}}
+	for _, r := range rows {
+		for i, sub := range r.Subjects {
+			line := make([]string, 0, 8)
+			name := ""
+			if i == 0 {
+				name = r.Name
+			}
+			line = append(line, name, sub.Name)
+			if sub.Error != "" {
+				lines = append(lines, append(line, "can't run here: "+shorten(sub.Error, 120)))
+				continue
+			}
+			line = append(line, figure(sub.median())+" "+r.Unit, figure(least(sub.Runs)), strconv.Itoa(len(sub.Runs)), "", "", "")
+			if own := r.Subjects[0].median(); i > 0 && !sub.part && own > 0 && sub.median() > 0 {
+				line[5] = figure(own/sub.median()) + " ×"
+			}
+			for _, bound := range r.Wanted {
+				switch {
+				case bound.Of == "" && i == 0:
+					line[6] = "at most " + figure(bound.AtMost) + " " + r.Unit
+				case bound.Of == sub.Name:
+					line[6] = "at most " + figure(bound.AtMost) + " ×"
+				default:
+					continue
+				}
+				line[7] = r.verdict(bound)
+			}
+			lines = append(lines, line)
+		}
+	}
+	return align(w, lines)
+}
+
+// align sets columns; a last cell that stands alone may be as long as it is.
+func align(w io.Writer, lines [][]string) error {
+	var widths []int
+	for _, line := range lines {
+		for i, cell := range line {
+			if len(widths) <= i {
+				widths = append(widths, 0)
+			}
+			if i < len(line)-1 {
+				widths[i] = max(widths[i], utf8.RuneCountInString(cell))
+			}
+		}
+	}
+	for _, line := range lines {
+		var b strings.Builder
+		for i, cell := range line {
+			b.WriteString(cell)
+			if i < len(line)-1 {
+				b.WriteString(strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell)+2))
+			}
+		}
+		if _, err := fmt.Fprintln(w, strings.TrimRight(b.String(), " ")); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// figure has three significant digits, and never an exponent.
+func figure(f float64) string {
+	switch {
+	case f >= 100:
+		return strconv.FormatFloat(f, 'f', 0, 64)
+	case f >= 10:
+		return strconv.FormatFloat(f, 'f', 1, 64)
+	case f == float64(int(f)):
+		return strconv.Itoa(int(f))
+	}
+	return strconv.FormatFloat(f, 'f', 2, 64)
+}
+
+func least(runs []float64) float64 {
+	found := runs[0]
+	for _, f := range runs {
+		found = min(found, f)
+	}
+	return found
+}
+
+// The file's format: an array of these.
+type rowJSON struct {
+	Name     string                 `json:"name"`
+	About    string                 `json:"about"`
+	Unit     string                 `json:"unit"`
+	Subjects map[string]subjectJSON `json:"subjects"`
+	Wanted   []wantedJSON           `json:"wanted,omitempty"`
+}
+
+type subjectJSON struct {
+	Median *float64  `json:"median"` // null where it can't run
+	Runs   []float64 `json:"runs"`
+	Error  string    `json:"error,omitempty"`
+}
+
+type wantedJSON struct {
+	AtMost float64 `json:"atMost"`
+	// Of is the subject whose median is multiplied; without, AtMost is in the
+	// row's unit.
+	Of string `json:"of,omitempty"`
+	// Verdict is ok, MISSED, or empty where one of the two can't run.
+	Verdict string `json:"verdict"`
+}
+
+func writeJSON(path string, rows []*row) error {
+	all := make([]rowJSON, 0, len(rows))
+	for _, r := range rows {
+		j := rowJSON{Name: r.Name, About: r.About, Unit: r.Unit, Subjects: map[string]subjectJSON{}}
+		for _, sub := range r.Subjects {
+			one := subjectJSON{Runs: sub.Runs, Error: sub.Error}
+			if len(sub.Runs) > 0 {
+				median := sub.median()
+				one.Median = &median
+			} else {
+				one.Runs = []float64{}
+			}
+			j.Subjects[sub.Name] = one
+		}
+		for _, w := range r.Wanted {
+			j.Wanted = append(j.Wanted, wantedJSON{w.AtMost, w.Of, r.verdict(w)})
+		}
+		all = append(all, j)
+	}
+	content, err := json.MarshalIndent(all, "", "  ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, append(content, '\n'), 0o644)
+}
