@@ -35,6 +35,9 @@ func TestRestartKeepsData(t *testing.T) {
 			h.Errorf("machine-id was %q, is %q: want the same 32 digits", id, got)
 		}
 		h.Must("kill", "web")
+		if status := h.Status("web"); status != "stopped" {
+			h.Errorf("after kill, web is %q, want stopped, as that was asked for", status)
+		}
 		h.Must("up", path)
 		check("kill and up by file")
 	})

@@ -181,7 +181,7 @@ func handable(f *os.File) bool {
 		return false
 	}
 	switch st.Mode & unix.S_IFMT {
-	case unix.S_IFDIR:
+	case unix.S_IFDIR, unix.S_IFBLK:
 		return false
 	case unix.S_IFCHR:
 		return st.Rdev == unix.Mkdev(1, 3)

@@ -134,7 +134,7 @@ func statusOf(container state.Container) *supervisor.Status {
 		st.State, st.Reason = supervisor.Failed, err.Error()
 	case exit == nil && n > 0:
 		st.State, st.Reason = supervisor.Failed, "its supervisor was killed"
-	case exit != nil && !exit.Clean:
+	case exit != nil && !exit.Clean && !exit.Asked:
 		st.State, st.Reason = supervisor.Failed, exit.Reason
 	case exit != nil:
 		st.Reason = exit.Reason

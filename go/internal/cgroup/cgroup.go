@@ -127,7 +127,7 @@ func (r *Refusal) Error() string { return r.Problem + ": " + r.Remedy }
 func (r *Refusal) Parts() (problem, remedy string) { return r.Problem, r.Remedy }
 
 const (
-	consequence = "the container runs without limits and accounting"
+	consequence = "the container has no limits and no accounting, and a systemd in it does not start"
 	ownScope    = "start it with systemd-run --user --scope -p Delegate=yes nuc …"
 )
 

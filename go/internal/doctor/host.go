@@ -29,6 +29,11 @@ func overlay(e *Environment) verdict {
 
 func delegation(e *Environment) verdict {
 	x, controllers, err := e.Cgroup()
+	if err != nil && e.exists(fmt.Sprintf("/run/user/%d/systemd/private", e.UID)) {
+		if _, lerr := e.LookPath("systemd-run"); lerr == nil {
+			return ok("%s is not delegated, but your systemd gives each container a scope of its own", x)
+		}
+	}
 	if err != nil {
 		return failed(Warning, err, "")
 	}
@@ -99,8 +104,8 @@ func (e *Environment) own(path string) error {
 		return fmt.Errorf("%s is no folder", path)
 	case int(st.Uid) != e.UID:
 		return fmt.Errorf("%s belongs to uid %d, not to you (uid %d)", path, st.Uid, e.UID)
-	case st.Mode&0o7777 != 0o700:
-		return fmt.Errorf("%s has mode %04o, not 0700", path, st.Mode&0o7777)
+	case st.Mode&0o022 != 0:
+		return fmt.Errorf("%s has mode %04o: others can write to it; it must be 0700", path, st.Mode&0o7777)
 	}
 	return nil
 }

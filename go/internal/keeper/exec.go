@@ -182,7 +182,7 @@ func passable(f *os.File) error {
 	switch {
 	case st.Mode&unix.S_IFMT == unix.S_IFDIR:
 		return errors.New("is a folder of the host, which a container must not hold")
-	case st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev != unix.Mkdev(1, 3):
+	case st.Mode&unix.S_IFMT == unix.S_IFBLK, st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev != unix.Mkdev(1, 3):
 		return errors.New("is a device of the host, which a container must not hold")
 	}
 	return nil

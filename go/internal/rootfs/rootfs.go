@@ -176,6 +176,8 @@ func bindable(fd int) error {
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFIFO:
 		return errors.New("a fifo: bind the folder that holds it")
+	case unix.S_IFSOCK:
+		return errors.New("a socket, which its maker replaces at its next start: bind the folder that holds it")
 	case unix.S_IFCHR, unix.S_IFBLK:
 		return errors.New("a device node: name it in devices")
 	}

@@ -160,7 +160,9 @@ func (c Container) SetCurrent(n int) error {
 type Exit struct {
 	Time time.Time `json:"time"`
 	// Clean is true after a poweroff that nobody forced.
-	Clean  bool   `json:"clean"`
+	Clean bool `json:"clean"`
+	// Asked is true where somebody had it killed.
+	Asked  bool   `json:"asked,omitempty"`
 	Reason string `json:"reason"`
 }
 

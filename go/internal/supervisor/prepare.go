@@ -225,7 +225,7 @@ func (s *Supervisor) ownFolder(dir string) error {
 	}
 	err := os.Mkdir(dir, 0o755)
 	if errors.Is(err, os.ErrExist) {
-		return nil
+		return s.stillOwn(dir)
 	}
 	if err == nil {
 		err = unix.Chmod(dir, 0o755) // whatever the umask is
@@ -237,6 +237,19 @@ func (s *Supervisor) ownFolder(dir string) error {
 		return fmt.Errorf("state folder: %w", err)
 	}
 	return nil
+}
+
+// stillOwn refuses a folder that another map of ids has made: what is in it
+// belongs to nobody now.
+func (s *Supervisor) stillOwn(dir string) error {
+	var st unix.Stat_t
+	if err := unix.Lstat(dir, &st); err != nil {
+		return fmt.Errorf("state folder: %w", &os.PathError{Op: "stat", Path: dir, Err: err})
+	}
+	if st.Uid == s.ids.RootUID() {
+		return nil
+	}
+	return fmt.Errorf("state folder: %s belongs to uid %d of the host, and the container's root is uid %d now: put the lines in /etc/subuid and /etc/subgid back as they were, or remove the data with `nuc rm --state %s`", dir, st.Uid, s.ids.RootUID(), s.o.Container.Name)
 }
 
 // checkTree refuses a tree whose files the container's root would not own:

@@ -170,13 +170,16 @@ func (s *Supervisor) run() (state.Exit, error) {
 	}
 }
 
+// killed is why init was killed if that was asked for.
+const killed = "killed"
+
 // classify says how init ended.
 func (s *Supervisor) classify(status syscall.WaitStatus) state.Exit {
 	exit := state.Exit{Time: time.Now()}
 	forced := s.why()
 	switch {
 	case forced != "":
-		exit.Reason = forced
+		exit.Asked, exit.Reason = forced == killed, forced
 	case status.Signaled() && status.Signal() == unix.SIGINT:
 		exit.Clean, exit.Reason = true, "powered off"
 	case status.Exited() && status.ExitStatus() == 0:
@@ -336,7 +339,7 @@ func (s *Supervisor) serveStop(pidfd *os.File, stopped <-chan struct{}) {
 		}
 		s.change(func(st *Status) { st.State = Stopping })
 		if request.kill {
-			reason := "killed"
+			reason := killed
 			if deadline != nil {
 				reason = "killed: it did not stop in time"
 			}
@@ -366,7 +369,7 @@ func (s *Supervisor) end(exit state.Exit, err error) {
 	}
 	s.change(func(st *Status) {
 		st.State, st.Reason, st.Init = Failed, exit.Reason, 0
-		if exit.Clean {
+		if exit.Clean || exit.Asked {
 			st.State = Stopped
 		} else if st.ReadySeconds == 0 {
 			st.Output = console.Plain(s.console.Tail(), lastLines)

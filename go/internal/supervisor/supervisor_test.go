@@ -68,7 +68,7 @@ func TestClassify(t *testing.T) {
 				s.setForced("a later reason")
 			}
 			got := s.classify(test.status)
-			if got.Clean != test.clean || got.Reason != test.reason || time.Since(got.Time) > time.Minute {
+			if got.Clean != test.clean || got.Asked != (test.forced == killed) || got.Reason != test.reason || time.Since(got.Time) > time.Minute {
 				t.Errorf("%+v", got)
 			}
 		})
