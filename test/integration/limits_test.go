@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/nix-user-containers/nuc/test/harness"
 )
 
@@ -86,6 +88,10 @@ func TestAsRoot(t *testing.T) {
 				h.Errorf("init runs as the host's root: %+v", p)
 			}
 		}
+		if err := unix.Kill(h.Roles().Supervisor, unix.SIGKILL); err != nil {
+			h.Fatal(err)
+		}
+		nothingLeft(h, promised)
 	}, harness.AsRoot())
 }
 

@@ -77,10 +77,25 @@ func (r *restartCommand) Run(c *context) error {
 		}
 		targets = append(targets, t)
 	}
-	if err := stopAll(containers, false, 0); err != nil {
+	if err := c.stopToStart(containers); err != nil {
 		return err
 	}
 	return c.up(targets, r.Wait, r.Timeout)
+}
+
+// stopToStart stops containers that are to be started again: that one had to be
+// killed is told, and no reason to leave it down.
+func (c *context) stopToStart(containers []state.Container) error {
+	err := stopAll(containers, false, 0)
+	for _, container := range containers {
+		if container.Held() {
+			return err
+		}
+	}
+	if err != nil {
+		fmt.Fprintln(c.stderr, "nuc: "+printable(err.Error()))
+	}
+	return nil
 }
 
 // containers resolves a list of names, or all running containers.

@@ -176,7 +176,7 @@ func (s *switching) anew(keys []string) error {
 	if err := s.settle(); err != nil {
 		return err
 	}
-	if err := stopAll([]state.Container{s.t.container}, false, 0); err != nil {
+	if err := s.c.stopToStart([]state.Container{s.t.container}); err != nil {
 		return err
 	}
 	return s.c.up([]*target{s.t}, true, 0)

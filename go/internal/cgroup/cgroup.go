@@ -226,6 +226,7 @@ func (g *Group) make(own, name string) error {
 		return err
 	}
 	g.path.X = x
+	sweepable(x)
 	alone := inLeaf
 	if !inLeaf {
 		pids, err := readProcesses(x)
@@ -267,6 +268,18 @@ func (g *Group) make(own, name string) error {
 	// start of that name (of another state folder) would take it for a leftover.
 	_ = unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB)
 	return nil
+}
+
+// sweepable lets the keeper of a killed supervisor remove what is in x. Root of
+// the host needs no permission to; the keeper has root's uid and, in its user
+// namespace, none of root's capabilities. The top of the hierarchy has mode
+// 0555 (kernfs), which its owner's permission is missing in: it gives nobody
+// anything but that.
+func sweepable(x string) {
+	var st unix.Stat_t
+	if os.Geteuid() == 0 && unix.Stat(x, &st) == nil && st.Uid == 0 && st.Mode&unix.S_IWUSR == 0 {
+		_ = unix.Chmod(x, st.Mode&0o7777|unix.S_IWUSR)
+	}
 }
 
 // leaves makes the inner cgroup and the leaves, and moves the process.

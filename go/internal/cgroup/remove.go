@@ -63,10 +63,7 @@ func (g *Group) Remove() error {
 
 // Sweep does in another process what Remove was to do in a supervisor that was
 // killed; it kills what is left of the payload. The calling process may be in
-// the supervisor's leaf.
-//
-// It must be of the same host uid as the supervisor: for one that ran as root,
-// the keeper's uid may not, and an empty cgroup stays until the next start.
+// the supervisor's leaf; it must be of the same host uid as the supervisor.
 func Sweep(p Path) error {
 	if p.Payload == "" {
 		return nil
