@@ -26,7 +26,7 @@ type execCommand struct {
 	Folder      string   `short:"w" name:"workdir" placeholder:"FOLDER" help:"Working directory, in the container."`
 	Env         []string `short:"e" placeholder:"NAME=VALUE" sep:"none" help:"Set an environment variable; NAME alone takes the caller's value."`
 	Name        string   `arg:"" help:"Container."`
-	Command     []string `arg:"" passthrough:"" help:"Command with its arguments."`
+	Command     []string `arg:"" optional:"" passthrough:"" help:"Command with its arguments."`
 }
 
 func (execCommand) Help() string {

@@ -103,6 +103,8 @@ func TestExitStatus(t *testing.T) {
 		{"up /none.json", statusFailed, "", "descriptor /none.json"},
 		{"validate /none.json", statusFailed, "", "/none.json"},
 		{"exec web true", statusExec, "", "container web: not known"},
+		{"exec web", statusExec, "", "nuc login web"},
+		{"unshare", statusExec, "", "which command?"},
 		{"exec -e = web true", statusExec, "", "NAME=VALUE expected"},
 		{"exec -t -T web true", statusExec, "", "exclude each other"},
 		{"unshare --", statusExec, "", "which command?"},

@@ -17,7 +17,7 @@ import (
 
 type unshareCommand struct {
 	IDs     int      `name:"ids" default:"65536" help:"How many ids, as ids.count in a descriptor."`
-	Command []string `arg:"" passthrough:"" help:"Command with its arguments."`
+	Command []string `arg:"" optional:"" passthrough:"" help:"Command with its arguments."`
 }
 
 func (unshareCommand) Help() string {
