@@ -1,4 +1,4 @@
-// Package relay carries TCP connections between two places: what one side
+// Package relay carries connections and datagrams between two places: what one side
 // sends, ends or breaks off reaches the other side as just that. The bytes stay
 // in the kernel (splice(2), which net.TCPConn.ReadFrom uses between two of its
 // kind).
@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -20,28 +21,75 @@ import (
 // has no file descriptors left: the connections there are may end meanwhile.
 const pause = 100 * time.Millisecond
 
-// Server relays what a listener accepts.
+// End is one way to reach a target.
+type End struct {
+	// Take returns a non-blocking socket: an unconnected one of the right network
+	// namespace, or a connected one where Address is nil. It may block for a
+	// moment.
+	Take    func() (*os.File, error)
+	Address unix.Sockaddr
+}
+
+// Server relays what a stream listener accepts.
 type Server struct {
-	// Listener is closed by Close.
-	Listener *net.TCPListener
-	// Dial opens the other end of a connection.
-	Dial func() (*net.TCPConn, error)
+	// Listener is a listening socket (TCP or Unix), which Serve takes over.
+	Listener *os.File
+	// Target is asked for each connection. Its ends are tried in order, the next
+	// where one refuses.
+	Target func() []End
+	// ProxyProtocol tells the target who the client is, in a header that precedes
+	// what the client says (the PROXY protocol, version 2).
+	ProxyProtocol bool
 	// Warn, if not nil, is told of what could not be relayed.
 	Warn func(what string, err error)
+	// Changed, if not nil, is told when the number of open connections changes
+	// between 0 and not 0.
+	Changed func(open int)
 
-	mu     sync.Mutex
-	open   map[*net.TCPConn]bool
-	closed bool
-	all    sync.WaitGroup
+	mu       sync.Mutex
+	listener net.Listener
+	open     map[net.Conn]bool
+	count    int
+	closed   bool
+	all      sync.WaitGroup
+}
+
+// duplex is a *net.TCPConn or a *net.UnixConn.
+type duplex interface {
+	net.Conn
+	syscall.Conn
+	CloseWrite() error
+}
+
+func unlinger(c duplex) {
+	if tcp, ok := c.(*net.TCPConn); ok {
+		_ = tcp.SetLinger(0)
+	}
 }
 
 // Serve relays until Close is called.
 func (s *Server) Serve() {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return
+	}
+	listener, err := net.FileListener(s.Listener)
+	s.Listener.Close()
+	s.listener = listener
+	s.mu.Unlock()
+	if err != nil {
+		s.warn("listening", err)
+		return
+	}
+	if l, ok := listener.(*net.UnixListener); ok {
+		l.SetUnlinkOnClose(false)
+	}
 	for {
-		client, err := s.Listener.AcceptTCP()
+		client, err := listener.Accept()
 		switch {
 		case err == nil:
-			s.begin(client)
+			s.begin(client.(duplex))
 		case errors.Is(err, net.ErrClosed):
 			return
 		default:
@@ -54,14 +102,25 @@ func (s *Server) Serve() {
 
 // Close stops listening, ends all connections and waits for their ends.
 func (s *Server) Close() {
-	s.Listener.Close()
 	s.mu.Lock()
 	s.closed = true
+	if s.listener != nil {
+		s.listener.Close()
+	} else {
+		s.Listener.Close()
+	}
 	for c := range s.open {
 		c.Close()
 	}
 	s.mu.Unlock()
 	s.all.Wait()
+}
+
+// Open is the number of connections that are being relayed.
+func (s *Server) Open() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.count
 }
 
 func (s *Server) warn(what string, err error) {
@@ -72,56 +131,87 @@ func (s *Server) warn(what string, err error) {
 
 // begin relays a connection in the background, unless Close was called: it may
 // be waiting already, and would miss this one.
-func (s *Server) begin(client *net.TCPConn) {
+func (s *Server) begin(client duplex) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		client.Close()
 		return
 	}
+	s.changed(1)
 	s.all.Go(func() { s.relay(client) })
 }
 
+func (s *Server) changed(by int) {
+	s.count += by
+	if s.Changed != nil && (s.count == 0 || s.count == by) {
+		s.Changed(s.count)
+	}
+}
+
 // relay carries one connection to its end.
-func (s *Server) relay(client *net.TCPConn) {
-	defer s.forget(client)
+func (s *Server) relay(client duplex) {
+	defer func() {
+		s.forget(client)
+		s.mu.Lock()
+		s.changed(-1)
+		s.mu.Unlock()
+	}()
 	if !s.remember(client) {
 		return
 	}
-	service, err := s.Dial()
+	service, err := reach(s.Target())
 	if err != nil {
 		s.warn("reaching the service", err)
 		// What a client sees of a port that nobody listens on.
-		_ = client.SetLinger(0)
+		unlinger(client)
 		return
 	}
 	defer s.forget(service)
 	if !s.remember(service) {
 		return
 	}
-	Pair(client, service)
+	pair(client, service)
 }
 
-func (s *Server) remember(c *net.TCPConn) bool {
+// reach connects to the first end that can be reached.
+func reach(ends []End) (duplex, error) {
+	failure := errors.New("there is no way to it")
+	for i, end := range ends {
+		socket, err := end.Take()
+		if err == nil {
+			var c duplex
+			if c, err = connect(socket, end.Address); err == nil {
+				return c, nil
+			}
+		}
+		if i == 0 {
+			failure = err
+		}
+	}
+	return nil, failure
+}
+
+func (s *Server) remember(c net.Conn) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.open == nil {
-		s.open = map[*net.TCPConn]bool{}
+		s.open = map[net.Conn]bool{}
 	}
 	s.open[c] = true
 	return !s.closed
 }
 
-func (s *Server) forget(c *net.TCPConn) {
+func (s *Server) forget(c net.Conn) {
 	c.Close()
 	s.mu.Lock()
 	delete(s.open, c)
 	s.mu.Unlock()
 }
 
-// Pair carries bytes both ways until both directions have ended, or one has
+// pair carries bytes both ways until both directions have ended, or one has
 // broken off. It closes neither.
-func Pair(a, b *net.TCPConn) {
+func pair(a, b duplex) {
 	there, back := make(chan struct{}), make(chan struct{})
 	go carry(b, a, there, back)
 	carry(a, b, back, there)
@@ -131,7 +221,7 @@ func Pair(a, b *net.TCPConn) {
 // carry copies until from ends. Its end is the end of to's input; an error is
 // the end of both connections, a reset where that is what from or to got. It
 // closes done when it has, as the other direction does with other.
-func carry(to, from *net.TCPConn, done chan<- struct{}, other <-chan struct{}) {
+func carry(to, from duplex, done chan<- struct{}, other <-chan struct{}) {
 	defer close(done)
 	_, err := io.Copy(to, from)
 	if err == nil {
@@ -146,8 +236,8 @@ func carry(to, from *net.TCPConn, done chan<- struct{}, other <-chan struct{}) {
 		return
 	}
 	if errors.Is(err, unix.ECONNRESET) {
-		_ = to.SetLinger(0)
-		_ = from.SetLinger(0)
+		unlinger(to)
+		unlinger(from)
 	}
 	to.Close()
 	from.Close()
@@ -157,7 +247,10 @@ func carry(to, from *net.TCPConn, done chan<- struct{}, other <-chan struct{}) {
 // and the direction that writes to it was told: the kernel reports an error
 // once, and then an end (tcp_recvmsg in net/ipv4/tcp.c). A connection that has
 // ended is not in state 7 (TCP_CLOSE) before the other direction has as well.
-func brokenOff(c *net.TCPConn) bool {
+func brokenOff(c duplex) bool {
+	if _, ok := c.(*net.TCPConn); !ok {
+		return false
+	}
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return true
@@ -174,85 +267,36 @@ func brokenOff(c *net.TCPConn) bool {
 	return told || err != nil // closed by the other direction, or by Close
 }
 
-// batch is how many sockets a Stock asks for at a time.
-const batch = 16
-
-// Stock keeps a few unconnected sockets of another network namespace, so that a
-// connection rarely waits for whoever makes them.
-type Stock struct {
-	// Make returns n unconnected, non-blocking sockets.
-	Make func(n int) ([]*os.File, error)
-
-	mu      sync.Mutex
-	free    []*os.File
-	filling sync.WaitGroup
-	refill  bool
-	closed  bool
-}
-
-// Take returns a socket.
-func (s *Stock) Take() (*os.File, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return nil, net.ErrClosed
-	}
-	if len(s.free) == 0 {
-		files, err := s.Make(batch)
-		if err != nil {
-			return nil, err
-		}
-		s.free = files
-	}
-	f := s.free[len(s.free)-1]
-	s.free = s.free[:len(s.free)-1]
-	if len(s.free) < batch/4 && !s.refill {
-		s.refill = true
-		s.filling.Go(s.fill)
-	}
-	return f, nil
-}
-
-func (s *Stock) fill() {
-	files, err := s.Make(batch)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.refill = false
-	if err == nil {
-		s.free = append(s.free, files...)
-	}
-	if s.closed {
-		s.empty()
-	}
-}
-
-// Close closes the sockets that are left, and those that are being made.
-func (s *Stock) Close() {
-	s.mu.Lock()
-	s.closed = true
-	s.empty()
-	s.mu.Unlock()
-	s.filling.Wait()
-}
-
-func (s *Stock) empty() {
-	for _, f := range s.free {
-		f.Close()
-	}
-	s.free = nil
-}
-
 // connectTimeout is for a service in another namespace of this machine: either
 // it has room in its backlog at once, or it is overloaded.
 const connectTimeout = 10 * time.Second
 
-// Connect connects an unconnected, non-blocking socket, which it takes over.
-func Connect(socket *os.File, address unix.Sockaddr) (*net.TCPConn, error) {
+// connect connects an unconnected, non-blocking socket, which it takes over;
+// without an address it is connected already.
+func connect(socket *os.File, address unix.Sockaddr) (duplex, error) {
 	defer socket.Close()
+	if address != nil {
+		if err := begin(socket, address); err != nil {
+			return nil, err
+		}
+	}
+	c, err := net.FileConn(socket)
+	if err != nil {
+		return nil, err
+	}
+	d, ok := c.(duplex)
+	if !ok {
+		c.Close()
+		return nil, fmt.Errorf("%T is no stream", c)
+	}
+	return d, nil
+}
+
+func begin(socket *os.File, address unix.Sockaddr) error {
 	// Not Fd, which makes the socket a blocking one.
 	raw, err := socket.SyscallConn()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	var failure error
 	err = raw.Control(func(fd uintptr) {
@@ -261,21 +305,9 @@ func Connect(socket *os.File, address unix.Sockaddr) (*net.TCPConn, error) {
 		}
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if failure != nil {
-		return nil, os.NewSyscallError("connect", failure)
-	}
-	c, err := net.FileConn(socket)
-	if err != nil {
-		return nil, err
-	}
-	tcp, ok := c.(*net.TCPConn)
-	if !ok {
-		c.Close()
-		return nil, fmt.Errorf("%T is no TCP connection", c)
-	}
-	return tcp, nil
+	return os.NewSyscallError("connect", failure)
 }
 
 // connected waits for a connection under way (connect(2), EINPROGRESS).

@@ -56,8 +56,38 @@ func listen(t *testing.T) *net.TCPListener {
 	return l
 }
 
-func dial(l *net.TCPListener) (*net.TCPConn, error) {
-	c, err := net.DialTCP("tcp4", nil, l.Addr().(*net.TCPAddr))
+// listening is a listener as Server takes it, and its address.
+func listening(t *testing.T) (*os.File, *net.TCPAddr) {
+	t.Helper()
+	l := listen(t)
+	defer l.Close()
+	file, err := l.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return file, l.Addr().(*net.TCPAddr)
+}
+
+// to is the end at a TCP address of this namespace.
+func to(address net.Addr) End {
+	tcp := address.(*net.TCPAddr)
+	return End{
+		Take:    func() (*os.File, error) { return socket(unix.AF_INET, unix.SOCK_STREAM) },
+		Address: &unix.SockaddrInet4{Port: tcp.Port, Addr: [4]byte(tcp.IP.To4())},
+	}
+}
+
+// socket makes an unconnected, non-blocking socket.
+func socket(family, kind int) (*os.File, error) {
+	fd, err := unix.Socket(family, kind|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), "socket"), nil
+}
+
+func dial(address *net.TCPAddr) (*net.TCPConn, error) {
+	c, err := net.DialTCP("tcp4", nil, address)
 	if err == nil {
 		// A relay that loses something must fail a test, not hang it.
 		_ = c.SetDeadline(time.Now().Add(20 * time.Second))
@@ -69,6 +99,7 @@ func dial(l *net.TCPListener) (*net.TCPConn, error) {
 type path struct {
 	t       *testing.T
 	server  *Server
+	address *net.TCPAddr // the server's
 	service *net.TCPListener
 	served  chan struct{}
 }
@@ -77,9 +108,11 @@ func newPath(t *testing.T) *path {
 	t.Helper()
 	before := sockets(t)
 	p := &path{t: t, service: listen(t), served: make(chan struct{})}
+	listener, address := listening(t)
+	p.address = address
 	p.server = &Server{
-		Listener: listen(t),
-		Dial:     func() (*net.TCPConn, error) { return dial(p.service) },
+		Listener: listener,
+		Target:   func() []End { return []End{to(p.service.Addr())} },
 		Warn:     func(what string, err error) { t.Errorf("%s: %v", what, err) },
 	}
 	go func() {
@@ -100,7 +133,7 @@ func newPath(t *testing.T) *path {
 // connect returns both ends of a new connection.
 func (p *path) connect() (client, service *net.TCPConn) {
 	p.t.Helper()
-	client, err := dial(p.server.Listener)
+	client, err := dial(p.address)
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -208,13 +241,14 @@ func TestRefused(t *testing.T) {
 	nobody := listen(t)
 	nobody.Close()
 	warned := make(chan error, 1)
+	listener, address := listening(t)
 	s := &Server{
-		Listener: listen(t),
-		Dial:     func() (*net.TCPConn, error) { return dial(nobody) },
+		Listener: listener,
+		Target:   func() []End { return []End{to(nobody.Addr())} },
 		Warn:     func(_ string, err error) { warned <- err },
 	}
 	go s.Serve()
-	c, err := dial(s.Listener)
+	c, err := dial(address)
 	if err == nil {
 		_, err = c.Read(make([]byte, 1))
 		c.Close()
@@ -292,7 +326,7 @@ func TestManyConnections(t *testing.T) {
 	})
 	clients := make([]*net.TCPConn, connections)
 	for i := range clients {
-		c, err := dial(p.server.Listener)
+		c, err := dial(p.address)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -326,7 +360,7 @@ func TestClose(t *testing.T) {
 			t.Errorf("a connection goes on: %v", err)
 		}
 	}
-	if c, err := dial(p.server.Listener); err == nil {
+	if c, err := dial(p.address); err == nil {
 		c.Close()
 		t.Error("still listening")
 	}
@@ -338,13 +372,17 @@ func TestCloseWhileDialling(t *testing.T) {
 	before := sockets(t)
 	service := listen(t)
 	dialling, go_ := make(chan struct{}), make(chan struct{})
-	s := &Server{Listener: listen(t), Dial: func() (*net.TCPConn, error) {
+	listener, address := listening(t)
+	end := to(service.Addr())
+	take := end.Take
+	end.Take = func() (*os.File, error) {
 		close(dialling)
 		<-go_
-		return dial(service)
-	}}
+		return take()
+	}
+	s := &Server{Listener: listener, Target: func() []End { return []End{end} }}
 	go s.Serve()
-	c, err := dial(s.Listener)
+	c, err := dial(address)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -376,9 +414,10 @@ func TestCloseWhileAccepting(t *testing.T) {
 	before := sockets(t)
 	for range 50 {
 		var dials atomic.Int32
-		s := &Server{Listener: listen(t), Dial: func() (*net.TCPConn, error) {
+		listener, address := listening(t)
+		s := &Server{Listener: listener, Target: func() []End {
 			dials.Add(1)
-			return nil, unix.ECONNREFUSED
+			return nil
 		}}
 		var all sync.WaitGroup
 		served := make(chan struct{})
@@ -388,7 +427,7 @@ func TestCloseWhileAccepting(t *testing.T) {
 		}()
 		for range 4 {
 			all.Go(func() {
-				if c, err := dial(s.Listener); err == nil {
+				if c, err := dial(address); err == nil {
 					c.Close()
 				}
 			})
@@ -430,11 +469,11 @@ func (m *maker) make(n int) ([]*os.File, error) {
 	}
 	var files []*os.File
 	for range n {
-		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+		f, err := socket(unix.AF_INET, unix.SOCK_STREAM)
 		if err != nil {
 			return nil, err
 		}
-		files = append(files, os.NewFile(uintptr(fd), "socket"))
+		files = append(files, f)
 	}
 	m.made = append(m.made, files...)
 	return files, nil
@@ -527,11 +566,11 @@ func TestConnect(t *testing.T) {
 	nobody.Close()
 	socket := func(kind int) *os.File {
 		t.Helper()
-		fd, err := unix.Socket(unix.AF_INET, kind|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+		f, err := socket(unix.AF_INET, kind)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return os.NewFile(uintptr(fd), "socket")
+		return f
 	}
 	address := func(port int) *unix.SockaddrInet4 {
 		return &unix.SockaddrInet4{Port: port, Addr: [4]byte{127, 0, 0, 1}}
@@ -554,7 +593,7 @@ func TestConnect(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			c, err := Connect(test.socket, test.address)
+			c, err := connect(test.socket, test.address)
 			switch {
 			case test.want == errAny && err == nil, test.want != errAny && !errors.Is(err, test.want):
 				t.Errorf("%v, want %v", err, test.want)
@@ -565,7 +604,7 @@ func TestConnect(t *testing.T) {
 					t.Fatal(err)
 				}
 				say(t, accepted, "hello")
-				hear(t, c, "hello")
+				hear(t, c.(*net.TCPConn), "hello")
 				accepted.Close()
 				c.Close()
 			}

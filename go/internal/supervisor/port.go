@@ -19,7 +19,7 @@ import (
 
 // port is a declared port: a listener on the host, relayed into the container.
 type port struct {
-	listener *net.TCPListener
+	listener *os.File // listening
 	// declared may change while it is served: its container end.
 	declared atomic.Pointer[descriptor.Port]
 	server   *relay.Server
@@ -39,7 +39,15 @@ func listen(ports []descriptor.Port, known func(descriptor.Port) bool) ([]*port,
 			}
 			return nil, portError(i, p, err)
 		}
-		one := &port{listener: l.(*net.TCPListener)}
+		file, err := l.(*net.TCPListener).File()
+		l.Close()
+		if err != nil {
+			for _, o := range open {
+				o.listener.Close()
+			}
+			return nil, portError(i, p, err)
+		}
+		one := &port{listener: file}
 		one.declared.Store(&p)
 		open = append(open, one)
 	}
@@ -93,7 +101,7 @@ func (s *Supervisor) showPorts() {
 func (p *port) serve(s *Supervisor) {
 	p.server = &relay.Server{
 		Listener: p.listener,
-		Dial:     func() (*net.TCPConn, error) { return s.dial(p.declared.Load().Container) },
+		Target:   func() []relay.End { return s.ends(p.declared.Load().Container) },
 		Warn: func(what string, err error) {
 			d := p.declared.Load()
 			s.log.Warn("port: "+what, "container", s.o.Container.Name, "host", d.Host, "port", d.Container, "error", err)
@@ -110,28 +118,14 @@ func (p *port) close() {
 	p.server.Close()
 }
 
-// dial connects to a service on the container's loopback, of either family. In
-// a host network, sockets of the supervisor's own would do; the keeper's are of
-// the same namespace.
-func (s *Supervisor) dial(number int) (*net.TCPConn, error) {
-	v4 := &unix.SockaddrInet4{Port: number, Addr: [4]byte{127, 0, 0, 1}}
-	conn, err := s.connect(&s.sockets4, v4)
-	if !errors.Is(err, unix.ECONNREFUSED) {
-		return conn, err
+// ends are the ways to a service on the container's loopback, of either family.
+// In a host network, sockets of the supervisor's own would do; the keeper's are
+// of the same namespace.
+func (s *Supervisor) ends(number int) []relay.End {
+	return []relay.End{
+		{Take: s.sockets4.Take, Address: &unix.SockaddrInet4{Port: number, Addr: [4]byte{127, 0, 0, 1}}},
+		{Take: s.sockets6.Take, Address: &unix.SockaddrInet6{Port: number, Addr: [16]byte{15: 1}}},
 	}
-	v6 := &unix.SockaddrInet6{Port: number, Addr: [16]byte{15: 1}}
-	if conn, err6 := s.connect(&s.sockets6, v6); err6 == nil {
-		return conn, nil
-	}
-	return nil, err
-}
-
-func (s *Supervisor) connect(stock *relay.Stock, address unix.Sockaddr) (*net.TCPConn, error) {
-	socket, err := stock.Take()
-	if err != nil {
-		return nil, err
-	}
-	return relay.Connect(socket, address)
 }
 
 // makeSockets returns the maker of a stock of the container's sockets.
