@@ -196,11 +196,8 @@ func enter(init *os.File) error {
 		return os.NewSyscallError("unshare", err)
 	}
 	const namespaces = unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP
-	if err := unix.Setns(int(init.Fd()), namespaces); err != nil {
-		if err == unix.ESRCH {
-			return errors.New("the container is just stopping")
-		}
-		return fmt.Errorf("entering the container: %w", err)
+	if err := setns(init, namespaces); err != nil {
+		return err
 	}
 	if err := userns.LimitThread(); err != nil {
 		return err

@@ -122,12 +122,20 @@ func (k *keeper) serve(m *seqpacket.Message, netErr error) (leave bool) {
 		go k.boot(reply, m)
 	case r.Op == OpExec && r.Exec != nil && len(m.FDs) == 4:
 		go k.exec(reply, r.Exec, m)
+	case r.Op != OpExec && len(m.FDs) > 1:
+		k.refuse(reply, m, fmt.Errorf("request %q takes no file descriptors", r.Op))
 	case r.Op == OpSockets && r.Sockets != nil:
-		go func() {
-			defer reply.Close()
-			defer m.Close()
-			sendSockets(reply, r.Sockets)
-		}()
+		m.Close()
+		go k.open(reply, func() ([]*os.File, error) { return makeSockets(r.Sockets) })
+	case r.Op == OpListen && r.Listen != nil:
+		m.Close()
+		go k.open(reply, func() ([]*os.File, error) { return k.listen(r.Listen) })
+	case r.Op == OpDial && r.Dial != nil:
+		m.Close()
+		go k.open(reply, func() ([]*os.File, error) { return k.dial(r.Dial) })
+	case r.Op == OpForget && r.Dial != nil:
+		m.Close()
+		go k.open(reply, func() ([]*os.File, error) { return nil, k.forget(r.Dial) })
 	default:
 		k.refuse(reply, m, fmt.Errorf("request %q is not understood: the running nuc is of another version; restart the container", r.Op))
 	}

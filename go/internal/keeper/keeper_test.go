@@ -1,7 +1,9 @@
 package keeper
 
 import (
+	"encoding/json"
 	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/nix-user-containers/nuc/go/internal/seqpacket"
 	"github.com/nix-user-containers/nuc/test/leaktest"
 )
 
@@ -278,6 +281,107 @@ func TestMakeSockets(t *testing.T) {
 			closeAll(files...)
 			t.Errorf("%+v: no error", bad)
 		}
+	}
+}
+
+// TestInside listens and dials in the mount namespace of a container.
+func TestInside(t *testing.T) {
+	if outside(t) {
+		return
+	}
+	folder := t.TempDir()
+	path := filepath.Join(folder, "socket")
+	pidfd := -1
+	cmd := exec.Command("sh", "-c", `mount -t tmpfs none "$1" && echo mounted && read end`, "sh", folder)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS, PidFD: &pidfd}
+	end, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := out.Read(make([]byte, 16)); err != nil {
+		t.Fatal(err)
+	}
+	k := &keeper{}
+	if files, err := k.dial(&Dial{Path: path}); err == nil || !strings.Contains(err.Error(), "not up") {
+		t.Errorf("without an init: %v, %v", files, err)
+	}
+	k.init = os.NewFile(uintptr(pidfd), "pidfd")
+	defer k.init.Close()
+	listening, err := k.listen(&Listen{Network: "unix", Path: path, Mode: 0o666})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the socket is in this namespace: %v", err)
+	}
+	files, err := k.dial(&Dial{Path: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	closeAll(files...)
+	closeAll(listening...)
+	if err := k.forget(&Dial{Path: path}); err != nil {
+		t.Error(err)
+	}
+	if files, err := k.dial(&Dial{Path: path}); !errors.Is(err, unix.ENOENT) {
+		t.Errorf("forgotten: %v, %v", files, err)
+	}
+	for _, bad := range []string{"", "socket", filepath.Join(folder, "none", "socket"), "/proc/1/root/tmp/socket"} {
+		if files, err := k.listen(&Listen{Network: "unix", Path: bad}); err == nil {
+			closeAll(files...)
+			t.Errorf("%q: listens", bad)
+		}
+	}
+	end.Close()
+	_ = cmd.Wait()
+	if files, err := k.listen(&Listen{Network: "unix", Path: path}); err == nil {
+		closeAll(files...)
+		t.Error("listens in a container that is gone")
+	}
+}
+
+// TestServeTakesNoFiles is hostile case 32: requests for sockets come without any.
+func TestServeTakesNoFiles(t *testing.T) {
+	for _, r := range []Request{
+		{Op: OpListen, Listen: &Listen{Network: "tcp4", Address: "127.0.0.1"}},
+		{Op: OpDial, Dial: &Dial{Path: "/x"}},
+		{Op: OpSockets, Sockets: &Sockets{Network: "tcp4", Count: 1}},
+	} {
+		conn, peer, err := seqpacket.Pair()
+		if err != nil {
+			t.Fatal(err)
+		}
+		kept, given, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, err := json.Marshal(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		(&keeper{}).serve(&seqpacket.Message{Data: data, FDs: []*os.File{peer, given}}, nil)
+		var reply Reply
+		m, err := conn.Receive()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := m.Decode(&reply); err != nil || reply.Kind != Failed || len(m.FDs) != 0 {
+			t.Errorf("%s: %+v, %v", r.Op, reply, err)
+		}
+		// It was closed.
+		if n, err := kept.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+			t.Errorf("%s: %d, %v", r.Op, n, err)
+		}
+		m.Close()
+		kept.Close()
+		conn.Close()
 	}
 }
 

@@ -13,7 +13,10 @@
 //	   ── Guard [lock, runtime folder] ────────────────────▶
 //	   ── Request{boot, Boot} [reply, cgroup?] ────────────▶ ─┐
 //	   ── Request{exec, Exec} [reply, stdin, stdout, stderr]▶ │ in any order, any
-//	   ── Request{sockets, Sockets} [reply] ───────────────▶ ─┘ number of times
+//	   ── Request{sockets, Sockets} [reply] ───────────────▶  │ number of times
+//	   ── Request{listen, Listen} [reply] ─────────────────▶  │
+//	   ── Request{dial, Dial} [reply] ─────────────────────▶  │
+//	   ── Request{forget, Dial} [reply] ───────────────────▶ ─┘
 //	   ── Request{leave} ──────────────────────────────────▶  kills init, ends
 //
 //	on a boot's reply:      Reply{started} [init's pidfd, console, console's other end]
@@ -22,6 +25,8 @@
 //	                        Reply{exited, status}
 //	   client ── Signal ──▶ sent to the process; end-of-file is SIGHUP
 //	on a sockets' reply:    Reply{started} [socket, …]
+//	on a listen's, a dial's: Reply{started} [socket]
+//	on a forget's reply:    Reply{started}
 //	instead of any of them: Reply{failed, error, status}
 //
 // Between the keeper and the process that becomes init:
@@ -35,6 +40,7 @@ package keeper
 import (
 	"github.com/nix-user-containers/nuc/go/internal/cgroup"
 	"github.com/nix-user-containers/nuc/go/internal/rootfs"
+	"github.com/nix-user-containers/nuc/go/internal/socket"
 )
 
 // Roles are the first argument of the processes that this package runs.
@@ -48,6 +54,10 @@ const (
 	OpBoot    = "boot"
 	OpExec    = "exec"
 	OpSockets = "sockets"
+	OpListen  = "listen"
+	OpDial    = "dial"
+	// OpForget removes a Unix socket that nobody listens on any more.
+	OpForget = "forget"
 	// OpLeave, sent without a place for an answer, ends the keeper: the
 	// supervisor lives and sweeps by itself.
 	OpLeave = "leave"
@@ -67,6 +77,8 @@ type Request struct {
 	Boot    *Boot    `json:"boot,omitempty"`
 	Exec    *Exec    `json:"exec,omitempty"`
 	Sockets *Sockets `json:"sockets,omitempty"`
+	Listen  *Listen  `json:"listen,omitempty"`
+	Dial    *Dial    `json:"dial,omitempty"`
 }
 
 // Boot asks to start init.
@@ -109,6 +121,15 @@ type Sockets struct {
 // MaxSockets bounds Sockets.Count.
 const MaxSockets = 32
 
+// Listen asks for one bound socket of the container's network namespace, a
+// stream listening. A Unix socket's path is one of the container's.
+type Listen = socket.Place
+
+// Dial asks for a connection to a Unix stream socket of the container's.
+type Dial struct {
+	Path string `json:"path"`
+}
+
 // Signal is a signal's number for a process that Exec started.
 type Signal struct {
 	Signal int `json:"signal"`
@@ -130,4 +151,6 @@ type Reply struct {
 	// status that a shell would give (Failed: 126 not executable, 127 not
 	// found, 125 for nuc's own errors).
 	Status int `json:"status,omitempty"`
+	// Errno is the kernel's, where it was the kernel that refused.
+	Errno int `json:"errno,omitempty"`
 }

@@ -16,16 +16,18 @@ import (
 // ControlSocket is the supervisor's socket in the runtime folder. Clients send
 // one Command, in JSON over SOCK_SEQPACKET; the peer must be the same user.
 //
-// exec and sockets are the keeper's: the command and the connection itself are
+// exec and what opens sockets are the keeper's: the command and the connection itself are
 // handed on, and the keeper answers the client directly. So there is one
 // socket and one check, made with the host's ids; the keeper, in a user
 // namespace, could not tell two host users apart that it has no id for.
 const ControlSocket = "control"
 
-// Operations of a Command, beside keeper.OpExec and keeper.OpSockets.
+// Operations of a Command, beside the keeper's OpExec, OpSockets, OpListen,
+// OpDial and OpForget.
 const (
 	OpStatus  = "status"  // answered by one Status
 	OpWait    = "wait"    // answered by a Status at each change, until ready or ended
+	OpFollow  = "follow"  // answered by a Status at each change, until the container has ended
 	OpStop    = "stop"    // the connection ends when the container has
 	OpConsole = "console" // answered by a Console
 	OpUpdate  = "update"  // answered by a keeper.Reply
@@ -181,6 +183,8 @@ func (s *Supervisor) serveClient(conn *seqpacket.Conn) {
 		_ = conn.Send(s.Status())
 	case OpWait:
 		s.stream(conn)
+	case OpFollow:
+		s.follow(conn)
 	case OpConsole:
 		_ = conn.Send(Console{Tail: s.console.Tail()})
 	case OpUpdate:
@@ -189,7 +193,7 @@ func (s *Supervisor) serveClient(conn *seqpacket.Conn) {
 		timeout := time.Duration(c.TimeoutSeconds) * time.Second
 		s.Stop(c.Kill, timeout)
 		<-s.ended
-	case keeper.OpExec, keeper.OpSockets:
+	case keeper.OpExec, keeper.OpSockets, keeper.OpListen, keeper.OpDial, keeper.OpForget:
 		s.handOn(conn, m, c.Request)
 	default:
 		_ = conn.Send(keeper.Reply{
@@ -224,6 +228,27 @@ func (s *Supervisor) stream(conn *seqpacket.Conn) {
 		case <-changes:
 		case <-s.ended:
 			_ = conn.Send(s.Status())
+			return
+		}
+	}
+}
+
+// follow streams until the client leaves or the container has ended.
+func (s *Supervisor) follow(conn *seqpacket.Conn) {
+	gone := make(chan struct{})
+	go func() {
+		defer close(gone)
+		_, _ = conn.Receive()
+		conn.Close()
+	}()
+	changes, cancel := s.subscribe()
+	defer cancel()
+	for conn.Send(s.Status()) == nil {
+		select {
+		case <-changes:
+		case <-gone:
+			return
+		case <-s.ended:
 			return
 		}
 	}

@@ -12,9 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nix-user-containers/nuc/go/internal/descriptor"
-	"github.com/nix-user-containers/nuc/go/internal/keeper"
 	"github.com/nix-user-containers/nuc/go/internal/relay"
-	"github.com/nix-user-containers/nuc/go/internal/seqpacket"
 )
 
 // port is a declared port: a listener on the host, relayed into the container.
@@ -125,30 +123,5 @@ func (s *Supervisor) ends(number int) []relay.End {
 	return []relay.End{
 		{Take: s.sockets4.Take, Address: &unix.SockaddrInet4{Port: number, Addr: [4]byte{127, 0, 0, 1}}},
 		{Take: s.sockets6.Take, Address: &unix.SockaddrInet6{Port: number, Addr: [16]byte{15: 1}}},
-	}
-}
-
-// makeSockets returns the maker of a stock of the container's sockets.
-func (s *Supervisor) makeSockets(network string) func(int) ([]*os.File, error) {
-	return func(n int) ([]*os.File, error) {
-		reply, peer, err := seqpacket.Pair()
-		if err != nil {
-			return nil, err
-		}
-		defer reply.Close()
-		err = s.keeper.Conn.Send(keeper.Request{Op: keeper.OpSockets, Sockets: &keeper.Sockets{Network: network, Count: n}}, peer)
-		peer.Close()
-		if err != nil {
-			return nil, fmt.Errorf("keeper: %w", err)
-		}
-		m, r, err := receive(reply)
-		if err != nil {
-			return nil, err
-		}
-		if r.Kind != keeper.Started || len(m.FDs) != n {
-			m.Close()
-			return nil, errors.New(r.Error)
-		}
-		return m.FDs, nil
 	}
 }

@@ -24,6 +24,7 @@ import (
 	"github.com/nix-user-containers/nuc/go/internal/notify"
 	"github.com/nix-user-containers/nuc/go/internal/relay"
 	"github.com/nix-user-containers/nuc/go/internal/seqpacket"
+	"github.com/nix-user-containers/nuc/go/internal/socket"
 	"github.com/nix-user-containers/nuc/go/internal/state"
 	"github.com/nix-user-containers/nuc/go/internal/userns"
 )
@@ -110,7 +111,8 @@ func Start(o Options, started func(*Supervisor)) (state.Exit, error) {
 		subscribers: map[chan struct{}]bool{},
 		status:      Status{Name: o.Descriptor.Name, State: Starting, Started: time.Now(), Supervisor: os.Getpid()},
 	}
-	s.sockets4.Make, s.sockets6.Make = s.makeSockets("tcp4"), s.makeSockets("tcp6")
+	s.sockets4.Make = func(n int) ([]*os.File, error) { return s.Sockets(socket.TCP4, n) }
+	s.sockets6.Make = func(n int) ([]*os.File, error) { return s.Sockets(socket.TCP6, n) }
 	s.console.SetOutput(o.Output)
 	lock, err := o.Container.Acquire()
 	if errors.Is(err, state.ErrHeld) {

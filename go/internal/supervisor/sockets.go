@@ -1,0 +1,146 @@
+package supervisor
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/nix-user-containers/nuc/go/internal/keeper"
+	"github.com/nix-user-containers/nuc/go/internal/seqpacket"
+	"github.com/nix-user-containers/nuc/go/internal/socket"
+	"github.com/nix-user-containers/nuc/go/internal/state"
+)
+
+// RefusedError is a socket that could not be had in a container. Errno is the
+// kernel's reason, 0 where it was not the kernel that refused.
+type RefusedError struct {
+	Text  string
+	Errno unix.Errno
+}
+
+func (e RefusedError) Error() string { return e.Text }
+
+// Unwrap gives errors.Is the kernel's reason.
+func (e RefusedError) Unwrap() error {
+	if e.Errno == 0 {
+		return nil
+	}
+	return e.Errno
+}
+
+// Sockets returns unconnected, non-blocking sockets of a running container's
+// network: tcp4, tcp6, udp4 or udp6, at most keeper.MaxSockets.
+func Sockets(c state.Container, network string, n int) ([]*os.File, error) {
+	return socketsBy(asClient(c), network, n)
+}
+
+// Listen returns a bound socket of a running container, a stream listening.
+func Listen(c state.Container, l keeper.Listen) (*os.File, error) { return listenBy(asClient(c), l) }
+
+// DialUnix returns a connection to a Unix stream socket of a running container.
+func DialUnix(c state.Container, path string) (*os.File, error) { return dialBy(asClient(c), path) }
+
+// Forget removes a Unix socket in a running container that nobody listens on
+// any more.
+func Forget(c state.Container, path string) error { return forgetBy(asClient(c), path) }
+
+// Sockets is the function of that name, for the supervisor's own container.
+func (s *Supervisor) Sockets(network string, n int) ([]*os.File, error) {
+	return socketsBy(s.asKeeper, network, n)
+}
+
+// Listen is the function of that name, for the supervisor's own container.
+func (s *Supervisor) Listen(l keeper.Listen) (*os.File, error) { return listenBy(s.asKeeper, l) }
+
+// DialUnix is the function of that name, for the supervisor's own container.
+func (s *Supervisor) DialUnix(path string) (*os.File, error) { return dialBy(s.asKeeper, path) }
+
+// ask sends a request to a keeper and returns where the answer comes.
+type ask func(keeper.Request) (*seqpacket.Conn, error)
+
+func asClient(c state.Container) ask {
+	return func(r keeper.Request) (*seqpacket.Conn, error) {
+		conn, err := Connect(c)
+		if err != nil {
+			return nil, err
+		}
+		if err := conn.Send(Command{Request: r}); err != nil {
+			conn.Close()
+			return nil, ErrNotRunning
+		}
+		return conn, nil
+	}
+}
+
+func (s *Supervisor) asKeeper(r keeper.Request) (*seqpacket.Conn, error) {
+	reply, peer, err := seqpacket.Pair()
+	if err != nil {
+		return nil, err
+	}
+	defer peer.Close()
+	if err := s.keeper.Conn.Send(r, peer); err != nil {
+		reply.Close()
+		return nil, fmt.Errorf("keeper: %w", err)
+	}
+	return reply, nil
+}
+
+func socketsBy(ask ask, network string, n int) ([]*os.File, error) {
+	return receiveSockets(ask, keeper.Request{Op: keeper.OpSockets, Sockets: &keeper.Sockets{Network: network, Count: n}}, n, network, false)
+}
+
+func listenBy(ask ask, l keeper.Listen) (*os.File, error) {
+	return one(receiveSockets(ask, keeper.Request{Op: keeper.OpListen, Listen: &l}, 1, l.Network, true))
+}
+
+func dialBy(ask ask, path string) (*os.File, error) {
+	return one(receiveSockets(ask, keeper.Request{Op: keeper.OpDial, Dial: &keeper.Dial{Path: path}}, 1, socket.Unix, false))
+}
+
+func forgetBy(ask ask, path string) error {
+	_, err := receiveSockets(ask, keeper.Request{Op: keeper.OpForget, Dial: &keeper.Dial{Path: path}}, 0, "", false)
+	return err
+}
+
+func one(f []*os.File, err error) (*os.File, error) {
+	if err != nil {
+		return nil, err
+	}
+	return f[0], nil
+}
+
+// receiveSockets asks for sockets, and takes what was asked for and nothing else.
+func receiveSockets(ask ask, r keeper.Request, n int, network string, listening bool) ([]*os.File, error) {
+	conn, err := ask(r)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	m, err := conn.Receive()
+	if err != nil {
+		return nil, ErrNotRunning // its supervisor or keeper went before it answered
+	}
+	var reply keeper.Reply
+	if err := m.Decode(&reply); err != nil {
+		m.Close()
+		return nil, fmt.Errorf("keeper: %w", err)
+	}
+	if reply.Kind != keeper.Started {
+		m.Close()
+		return nil, RefusedError{Text: reply.Error, Errno: unix.Errno(reply.Errno)}
+	}
+	err = nil
+	if len(m.FDs) != n {
+		err = fmt.Errorf("keeper: %d descriptors came, and %d were asked for", len(m.FDs), n)
+	}
+	for _, f := range m.FDs {
+		err = errors.Join(err, socket.Is(f, network, listening))
+	}
+	if err != nil {
+		m.Close()
+		return nil, err
+	}
+	return m.FDs, nil
+}
