@@ -7,6 +7,8 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Packets relays datagrams. Each client address has an association with the
@@ -89,10 +91,14 @@ func (p *Packets) association(client netip.AddrPort) *association {
 	}
 	var failure error
 	for _, end := range p.Target() {
-		socket, err := end.Take()
+		take := end.Take
+		if end.Stock != nil {
+			take = end.Stock.Take
+		}
+		socket, err := take()
 		if err == nil {
 			if end.Address != nil {
-				err = begin(socket, end.Address)
+				err = connectFile(socket, end.Address)
 			}
 			var c net.Conn
 			if err == nil {
@@ -175,3 +181,5 @@ func (p *Packets) warn(what string, err error) {
 		p.Warn(what, err)
 	}
 }
+
+func connectFile(f *os.File, address unix.Sockaddr) error { return unix.Connect(int(f.Fd()), address) }

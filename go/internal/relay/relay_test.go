@@ -558,58 +558,86 @@ func TestStockClosedWhileFilling(t *testing.T) {
 	}
 }
 
-func TestConnect(t *testing.T) {
+// TestEnds: what a client sees of targets that can be reached, or can't.
+func TestEnds(t *testing.T) {
 	l := listen(t)
 	defer l.Close()
-	port := l.Addr().(*net.TCPAddr).Port
 	nobody := listen(t)
 	nobody.Close()
-	socket := func(kind int) *os.File {
-		t.Helper()
-		f, err := socket(unix.AF_INET, kind)
+	refuses, serves := to(nobody.Addr()), to(l.Addr())
+	gone := End{Take: func() (*os.File, error) { return nil, unix.ENXIO }}
+	wrong := serves
+	wrong.Address = &unix.SockaddrInet6{Port: l.Addr().(*net.TCPAddr).Port, Addr: [16]byte{15: 1}}
+	noSocket := serves
+	noSocket.Take = func() (*os.File, error) { return os.Open("/proc/self/exe") }
+	connected := End{Take: func() (*os.File, error) {
+		c, err := dial(l.Addr().(*net.TCPAddr))
 		if err != nil {
-			t.Fatal(err)
+			return nil, err
 		}
-		return f
-	}
-	address := func(port int) *unix.SockaddrInet4 {
-		return &unix.SockaddrInet4{Port: port, Addr: [4]byte{127, 0, 0, 1}}
-	}
-	file, err := os.Open("/proc/self/exe")
-	if err != nil {
-		t.Fatal(err)
+		defer c.Close()
+		return c.File()
+	}}
+	long := End{
+		Take:    func() (*os.File, error) { return socket(unix.AF_UNIX, unix.SOCK_STREAM) },
+		Address: &unix.SockaddrUnix{Name: strings.Repeat("x", 108)},
 	}
 	tests := []struct {
-		name    string
-		socket  *os.File
-		address unix.Sockaddr
-		want    error // any, where it is errAny
+		name string
+		ends []End
+		want error // nil where the target is reached
 	}{
-		{"listening", socket(unix.SOCK_STREAM), address(port), nil},
-		{"nobody listens", socket(unix.SOCK_STREAM), address(nobody.Addr().(*net.TCPAddr).Port), unix.ECONNREFUSED},
-		{"UDP", socket(unix.SOCK_DGRAM), address(port), errAny},
-		{"another family", socket(unix.SOCK_STREAM), &unix.SockaddrInet6{Port: port, Addr: [16]byte{15: 1}}, unix.EAFNOSUPPORT},
-		{"no socket", file, address(port), unix.ENOTSOCK},
+		{"listening", []End{serves}, nil},
+		{"connected already", []End{connected}, nil},
+		{"nobody listens", []End{refuses}, unix.ECONNREFUSED},
+		{"nobody, then somebody", []End{refuses, gone, serves}, nil},
+		{"the first one's reason counts", []End{refuses, gone}, unix.ECONNREFUSED},
+		{"no socket to be had", []End{gone}, unix.ENXIO},
+		{"another family", []End{wrong}, unix.EAFNOSUPPORT},
+		{"no socket", []End{noSocket}, unix.ENOTSOCK},
+		{"too long a path", []End{long}, unix.ENAMETOOLONG},
+		{"no way", nil, errAny},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			c, err := connect(test.socket, test.address)
-			switch {
-			case test.want == errAny && err == nil, test.want != errAny && !errors.Is(err, test.want):
-				t.Errorf("%v, want %v", err, test.want)
-			}
+			before := sockets(t)
+			warned := make(chan error, 1)
+			listener, address := listening(t)
+			s := &Server{Listener: listener, Target: func() []End { return test.ends }, Warn: func(_ string, err error) { warned <- err }}
+			go s.Serve()
+			defer s.Close()
+			c, err := dial(address)
 			if err == nil {
+				defer c.Close()
+			}
+			if test.want == nil {
+				if err != nil {
+					t.Fatal(err)
+				}
 				accepted, err := l.AcceptTCP()
 				if err != nil {
 					t.Fatal(err)
 				}
 				say(t, accepted, "hello")
-				hear(t, c.(*net.TCPConn), "hello")
+				hear(t, c, "hello")
 				accepted.Close()
+			} else {
+				if err := <-warned; !errors.Is(err, test.want) && test.want != errAny {
+					t.Errorf("warned of %v, want %v", err, test.want)
+				}
+				if err == nil {
+					_, err = c.Read(make([]byte, 1))
+				}
+				if !errors.Is(err, unix.ECONNRESET) {
+					t.Errorf("the client sees %v, want ECONNRESET", err)
+				}
+			}
+			if c != nil {
 				c.Close()
 			}
-			if _, err := test.socket.Stat(); !errors.Is(err, os.ErrClosed) {
-				t.Errorf("the socket was left open: %v", err)
+			s.Close()
+			if after := sockets(t); after != before {
+				t.Errorf("%d sockets are open, %d were", after, before)
 			}
 		})
 	}

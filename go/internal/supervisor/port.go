@@ -121,7 +121,7 @@ func (p *port) close() {
 // of the same namespace.
 func (s *Supervisor) ends(number int) []relay.End {
 	return []relay.End{
-		{Take: s.sockets4.Take, Address: &unix.SockaddrInet4{Port: number, Addr: [4]byte{127, 0, 0, 1}}},
-		{Take: s.sockets6.Take, Address: &unix.SockaddrInet6{Port: number, Addr: [16]byte{15: 1}}},
+		{Stock: &s.sockets4, Address: &unix.SockaddrInet4{Port: number, Addr: [4]byte{127, 0, 0, 1}}},
+		{Stock: &s.sockets6, Address: &unix.SockaddrInet6{Port: number, Addr: [16]byte{15: 1}}},
 	}
 }

@@ -1,0 +1,121 @@
+package relay
+
+import (
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// beginning waits for the first client of a listener, and only then has a loop
+// made: a container that nobody connects to has no thread for it.
+type beginning struct {
+	mu      sync.Mutex
+	waiting *os.File
+	started bool
+	closed  bool
+	once    sync.Once
+	ended   chan struct{}
+}
+
+// serve takes the listener over, calls start with a loop at its first client, and returns after close.
+func (b *beginning) serve(listener *os.File, start func(l *loop, fd int), warn func(string, error)) {
+	b.once.Do(b.init)
+	for {
+		err := b.start(listener, start)
+		if err == nil {
+			break
+		}
+		warn("listening", err)
+		select {
+		case <-b.ended:
+		case <-time.After(time.Second):
+		}
+	}
+	<-b.ended
+}
+
+func (b *beginning) init() { b.ended = make(chan struct{}) }
+
+// start returns an error if it can be tried again.
+func (b *beginning) start(listener *os.File, start func(l *loop, fd int)) error {
+	file, err := b.wait(listener)
+	if file == nil {
+		return err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return nil
+	}
+	l, err := join()
+	if err != nil {
+		return err
+	}
+	fd, err := takeOver(file)
+	if err != nil {
+		leave()
+		return err
+	}
+	b.started = true
+	start(l, fd)
+	return nil
+}
+
+// wait waits for the first client; it returns nil after close.
+func (b *beginning) wait(listener *os.File) (*os.File, error) {
+	b.mu.Lock()
+	if b.closed {
+		b.mu.Unlock()
+		listener.Close()
+		return nil, nil
+	}
+	if b.waiting == nil {
+		// Of its own, as the listener need not be one that Go's runtime polls.
+		fd, err := takeOver(listener)
+		if err != nil {
+			b.mu.Unlock()
+			return nil, err
+		}
+		b.waiting = os.NewFile(uintptr(fd), "listener")
+	}
+	file := b.waiting
+	b.mu.Unlock()
+	raw, err := file.SyscallConn()
+	if err == nil {
+		err = raw.Read(func(fd uintptr) bool {
+			n, _ := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+			return n > 0
+		})
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return nil, nil
+	}
+	return file, err
+}
+
+// close ends serve. stop ends what was started; it is not called where nothing
+// was.
+func (b *beginning) close(stop func()) {
+	b.once.Do(b.init)
+	b.mu.Lock()
+	if b.closed {
+		b.mu.Unlock()
+		<-b.ended
+		return
+	}
+	b.closed = true
+	started := b.started
+	if b.waiting != nil {
+		b.waiting.Close()
+	}
+	b.mu.Unlock()
+	if started {
+		stop()
+		leave()
+	}
+	close(b.ended)
+}
