@@ -69,6 +69,7 @@ func startTrue() *row {
 			descriptor = s.H.OnTree("bench-true", debian, func(d map[string]any) {
 				d["system"] = map[string]any{"init": "/bin/true", "ttyGroup": 5}
 				d["root"].(map[string]any)["ephemeral"] = true
+				d["network"] = map[string]any{"outbound": false}
 			})
 			return nil
 		},
@@ -224,6 +225,7 @@ func startSystemd() *row {
 		setUp: func(s *session) error {
 			descriptor = s.H.OnTree(name, debian, func(d map[string]any) {
 				d["root"].(map[string]any)["ephemeral"] = true
+				d["network"] = map[string]any{"outbound": false}
 			})
 			return nil
 		},

@@ -89,7 +89,9 @@ func TestPrivateNetwork(t *testing.T) {
 			h.Fatal(err)
 		}
 		defer listener.Close()
-		h.Up("web", tree, nil)
+		h.Up("web", tree, func(d map[string]any) {
+			d["network"] = map[string]any{"outbound": false}
+		})
 		if links := h.Must("exec", "web", "sh", "-c", "ls /sys/class/net"); links != "lo" {
 			h.Errorf("a private network has the links %q, want lo alone", links)
 		}

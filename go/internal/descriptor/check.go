@@ -12,18 +12,6 @@ import (
 
 const store = "/nix/store/"
 
-// notYet tells of what the format has but the launcher can't do yet: a path
-// and the string or boolean there, "" for anything else.
-func notYet(path, value string) bool {
-	switch path {
-	case "network.outbound":
-		return value == "true"
-	case "network.dns", "network.hosts":
-		return true
-	}
-	return strings.HasPrefix(path, "network.ports[") && strings.HasSuffix(path, ".protocol") && value == "udp"
-}
-
 // expected says what a key's value may be.
 func (k *key) expected() string {
 	switch {
@@ -62,6 +50,10 @@ func (r rule) expected() string {
 		return "a signal that init can act upon, such as SIGTERM or SIGRTMIN+3"
 	case ruleAddress:
 		return "an IPv4 or IPv6 address"
+	case ruleHostName:
+		return "a host's name in lower case, not localhost"
+	case ruleAllow:
+		return "an address or a network (10.0.0.0/8, 10.0.0.0/8:443), or a name with a port (example.org:443)"
 	case ruleUnit:
 		return "a unit's name with its suffix"
 	case ruleVariable:
@@ -160,6 +152,10 @@ func (k *key) check(s string, r rule) (expected, remedy string) {
 	case ruleAddress:
 		address, err := netip.ParseAddr(s)
 		good = err == nil && address.Zone() == ""
+	case ruleHostName:
+		good, remedy = checkHostName(s)
+	case ruleAllow:
+		_, good, remedy = parseAllow(s)
 	case ruleUnit:
 		good, remedy = checkUnit(s)
 	case ruleVariable:
@@ -334,47 +330,4 @@ func checkMount(r *reader, o *object) {
 		r.targets = map[string]bool{}
 	}
 	r.targets[m.Target] = true
-}
-
-func checkNetwork(r *reader, o *object) {
-	if ports := o.get("ports"); o.good("mode") && r.d.Network.Mode == NetworkHost && len(r.d.Network.Ports) > 0 {
-		r.refuseMember(ports, "no ports, as network.mode is host", "leave them out: the services listen on the host already")
-	}
-}
-
-// listener is a host port that is taken. Without an address it says that some
-// address of the family has it.
-type listener struct {
-	protocol string
-	port     int
-	address  netip.Addr
-	bits     int
-}
-
-func checkPort(r *reader, o *object) {
-	host := o.get("host")
-	if host == nil || host.bad || !o.good("protocol") || !o.good("address") {
-		return
-	}
-	p := r.d.port()
-	address := netip.MustParseAddr(p.Address).Unmap()
-	one := listener{p.Protocol, p.Host, address, address.BitLen()}
-	some, every := one, one
-	some.address = netip.Addr{}
-	every.address = netip.IPv4Unspecified()
-	if address.Is6() {
-		every.address = netip.IPv6Unspecified()
-	}
-	if r.ports[one] || r.ports[every] || one == every && r.ports[some] {
-		remedy := "choose another port, or another address"
-		if address.IsUnspecified() || r.ports[every] {
-			remedy = every.address.String() + " is every address: " + remedy
-		}
-		r.refuseMember(host, "a port that is declared once at "+p.Address, remedy)
-		return
-	}
-	if r.ports == nil {
-		r.ports = map[listener]bool{}
-	}
-	r.ports[one], r.ports[some] = true, true
 }

@@ -23,6 +23,8 @@ type Descriptor struct {
 	Devices   []string   `json:"devices,omitempty"`
 	IDs       IDs        `json:"ids"`
 	Network   Network    `json:"network"`
+	Links     []Link     `json:"links,omitempty"`
+	DependsOn []string   `json:"dependsOn,omitempty"`
 	Resources *Resources `json:"resources,omitempty"`
 	Ready     Ready      `json:"ready"`
 }
@@ -93,19 +95,75 @@ const (
 
 // Network says what the container reaches and what reaches it.
 type Network struct {
-	Mode     string            `json:"mode"`
-	Outbound bool              `json:"outbound,omitempty"`
-	DNS      []string          `json:"dns,omitempty"`
-	Hosts    map[string]string `json:"hosts,omitempty"`
-	Ports    []Port            `json:"ports,omitempty"`
+	Mode string `json:"mode"`
+	// Outbound gives a private network a way out. In host mode it is false:
+	// nothing is to be made.
+	Outbound     bool `json:"outbound"`
+	HostLoopback bool `json:"hostLoopback,omitempty"`
+	// Allow are the only places that the way out leads to, as ParseAllow reads
+	// them; none is no limit.
+	Allow []string `json:"allow,omitempty"`
+	// MTU is in bytes; 0 is the way out's own default.
+	MTU int `json:"mtu,omitempty"`
+	// DNS are addresses of name servers; none are the host's, followed live.
+	DNS   []string          `json:"dns,omitempty"`
+	Hosts map[string]string `json:"hosts,omitempty"`
+	Ports []Port            `json:"ports,omitempty"`
+	// IdleStopSeconds is 0 where the container is never stopped for want of
+	// connections.
+	IdleStopSeconds int `json:"idleStopSeconds,omitempty"`
 }
 
-// Port is a host port relayed to a container port.
+// MarshalJSON leaves outbound out in host mode, where Read refuses it.
+func (n Network) MarshalJSON() ([]byte, error) {
+	type members Network
+	if n.Mode != NetworkHost {
+		return json.Marshal(members(n))
+	}
+	return json.Marshal(struct {
+		members
+		Outbound bool `json:"outbound,omitempty"`
+	}{members: members(n)})
+}
+
+// Protocols of ports and links.
+const (
+	TCP = "tcp"
+	UDP = "udp"
+)
+
+// Port is a host port, or a range of them, that leads to a container port.
 type Port struct {
-	Host      int    `json:"host"`
-	Container int    `json:"container"`
-	Protocol  string `json:"protocol"`
-	Address   string `json:"address"`
+	// Host is the first port of the range; 0 lets the kernel choose one.
+	Host      int `json:"host"`
+	Container int `json:"container"`
+	// Count is how many consecutive ports there are on both sides.
+	Count    int    `json:"count"`
+	Protocol string `json:"protocol"`
+	// Address is where the host listens.
+	Address string `json:"address"`
+	// ProxyProtocol tells the service the client's address: a header of the
+	// PROXY protocol, version 2, comes before what the client sends.
+	ProxyProtocol bool `json:"proxyProtocol,omitempty"`
+	// HandOver gives init the host's own listener; nothing is relayed.
+	HandOver bool `json:"handOver,omitempty"`
+	// SocketActivation starts the container at the first connection.
+	SocketActivation bool `json:"socketActivation,omitempty"`
+}
+
+// Link is a listener in this container, or a range of them, relayed to a port
+// of another container.
+type Link struct {
+	Listen int `json:"listen"`
+	// To is the other container's name.
+	To   string `json:"to"`
+	Port int    `json:"port"`
+	// Count is how many consecutive ports there are on both sides.
+	Count    int    `json:"count"`
+	Protocol string `json:"protocol"`
+	// Address is where the container listens. Without it, that is PeerAddress
+	// of the other one, and localhost where no other link has the port.
+	Address string `json:"address,omitempty"`
 }
 
 // Resources limits the payload's cgroup. A zero value sets no limit.

@@ -28,6 +28,8 @@ const (
 	ruleTarget    rule = "target"
 	ruleSignal    rule = "signal"
 	ruleAddress   rule = "address"
+	ruleHostName  rule = "hostName"
+	ruleAllow     rule = "allow"
 	ruleUnit      rule = "unit"
 	ruleVariable  rule = "variable"
 	// ruleCommand: the first word is a file, the others are text.
@@ -58,6 +60,8 @@ type key struct {
 	fields []key
 	// end checks fields against each other.
 	end func(*reader, *object)
+	// each is told of every good string of an array and every name of a map.
+	each func(*reader, token)
 }
 
 const (
@@ -68,6 +72,8 @@ const (
 	maxTasks = 1 << 22
 	maxBytes = math.MaxInt64
 	pageSize = 4096
+	// What IPv6 asks of every link (RFC 8200), and the most that pasta(1) takes.
+	minMTU, maxMTU = 1280, 65520
 )
 
 var keys = []key{
@@ -112,6 +118,17 @@ var keys = []key{
 	{
 		name: "network", kind: isObject, example: `{ "ports": [{ "host": 8080, "container": 80 }] }`, fields: networkKeys, end: checkNetwork,
 		doc: "What the container reaches and what reaches it.",
+	},
+	{
+		name: "links", kind: isObjects, example: `[{ "listen": 5432, "to": "db" }]`,
+		begin:  func(d *Descriptor) { d.Links = append(d.Links, Link{}) },
+		fields: linkKeys, end: checkLink,
+		doc: "Listeners in this container, each relayed to a port of another container, which is reached by its name. Refused with `network.mode` `host`.",
+	},
+	{
+		name: "dependsOn", kind: isStrings, rule: ruleName, def: `[]`, example: `["db"]`, each: checkDependsOn,
+		at:  func(d *Descriptor) any { return &d.DependsOn },
+		doc: "Names of containers that are started before this one.",
 	},
 	{
 		name: "resources", kind: isObject, example: `{ "memoryMax": 1073741824 }`, fields: resourcesKeys,
@@ -253,25 +270,45 @@ var networkKeys = []key{
 		doc: "`private`: a network of its own with a loopback interface. `host`: the host's network.",
 	},
 	{
-		name: "outbound", kind: isBoolean, def: `false`, example: `true`,
+		name: "outbound", kind: isBoolean, def: `true`, example: `false`,
 		at:  func(d *Descriptor) any { return &d.Network.Outbound },
-		doc: "The container reaches what the host reaches.",
+		doc: "The container reaches what the host reaches, but for the host's own loopback. Like the next three keys, it is refused with `network.mode` `host`.",
 	},
 	{
-		name: "dns", kind: isStrings, rule: ruleText, def: `[]`, example: `["9.9.9.9"]`,
+		name: "hostLoopback", kind: isBoolean, def: `false`, example: `true`,
+		at:  func(d *Descriptor) any { return &d.Network.HostLoopback },
+		doc: "The container reaches what listens on the host's loopback addresses as well. Only with `network.outbound`.",
+	},
+	{
+		name: "allow", kind: isStrings, rule: ruleAllow, example: `["10.0.0.0/8", "[2001:db8::1]:443", "example.org:443/tcp"]`,
+		at:  func(d *Descriptor) any { return &d.Network.Allow },
+		doc: "The only places that the way out leads to: an address or a network, with or without a port, or a name with a port; IPv6 with a port is in brackets. `/tcp` or `/udp` after the port is that protocol only. Without it, there is no limit. Only with `network.outbound`.",
+	},
+	{
+		name: "mtu", kind: isInteger, unit: "bytes", min: minMTU, max: maxMTU, example: `1500`,
+		at:  func(d *Descriptor) any { return &d.Network.MTU },
+		doc: "Size of packets on the way out. Without it, 65520. Only with `network.outbound`.",
+	},
+	{
+		name: "dns", kind: isStrings, rule: ruleAddress, def: `[]`, example: `["9.9.9.9"]`,
 		at:  func(d *Descriptor) any { return &d.Network.DNS },
-		doc: "Name servers.",
+		doc: "Addresses of the name servers. Without any, those of the host, also when they change.",
 	},
 	{
-		name: "hosts", kind: isMap, rule: ruleText, def: `{}`, example: `{ "db.internal": "127.0.0.1" }`,
+		name: "hosts", kind: isMap, rule: ruleAddress, keyRule: ruleHostName, def: `{}`, example: `{ "mail.example.org": "192.0.2.25" }`, each: noteHost,
 		at:  func(d *Descriptor) any { return &d.Network.Hosts },
-		doc: "Names and their addresses.",
+		doc: "Names and their addresses, in lower case and not `localhost`, for the container's /etc/hosts. Containers of `links` and `dependsOn` stand there by themselves.",
 	},
 	{
 		name: "ports", kind: isObjects, example: `[{ "host": 8080, "container": 80 }]`,
 		begin:  func(d *Descriptor) { d.Network.Ports = append(d.Network.Ports, Port{}) },
 		fields: portKeys, end: checkPort,
-		doc: "Ports of the host relayed to ports of the container. Refused with `network.mode` `host`, where services listen on the host already.",
+		doc: "Ports of the host that lead to ports of the container. Refused with `network.mode` `host`, where services listen on the host already.",
+	},
+	{
+		name: "idleStopSeconds", kind: isInteger, unit: "seconds", min: 1, max: maxSeconds, example: `600`,
+		at:  func(d *Descriptor) any { return &d.Network.IdleStopSeconds },
+		doc: "Stop the container when no connection was open for so long. Without it, never. Only where a port has `socketActivation`.",
 	},
 }
 
@@ -280,9 +317,9 @@ func (d *Descriptor) port() *Port { return &d.Network.Ports[len(d.Network.Ports)
 
 var portKeys = []key{
 	{
-		name: "host", kind: isInteger, required: true, unit: "port", min: 1, max: math.MaxUint16, example: `8080`,
+		name: "host", kind: isInteger, required: true, unit: "port", min: 0, max: math.MaxUint16, example: `8080`,
 		at:  func(d *Descriptor) any { return &d.port().Host },
-		doc: "Port on the host. The same one can stand twice only with another address; `0.0.0.0` is every IPv4 address, `::` every IPv6 address.",
+		doc: "Port on the host; 0 is one that the kernel chooses, which `nuc status` and `nuc ps` show. The same one can stand twice only with another address or protocol; `0.0.0.0` is every IPv4 address, `::` every IPv6 address.",
 	},
 	{
 		name: "container", kind: isInteger, required: true, unit: "port", min: 1, max: math.MaxUint16, example: `80`,
@@ -290,14 +327,70 @@ var portKeys = []key{
 		doc: "Port in the container.",
 	},
 	{
-		name: "protocol", kind: isString, enum: []string{"tcp"}, def: `"tcp"`, example: `"tcp"`,
+		name: "count", kind: isInteger, unit: "ports", def: `1`, min: 1, max: math.MaxUint16, example: `10`,
+		at:  func(d *Descriptor) any { return &d.port().Count },
+		doc: "How many ports follow one another: `host` leads to `container`, the one after it to the one after that, and so on. Only 1 where `host` is 0.",
+	},
+	{
+		name: "protocol", kind: isString, enum: []string{TCP, UDP}, def: `"tcp"`, example: `"udp"`,
 		at:  func(d *Descriptor) any { return &d.port().Protocol },
-		doc: "`tcp`; `udp` is not supported yet.",
+		doc: "`tcp` or `udp`.",
 	},
 	{
 		name: "address", kind: isString, rule: ruleAddress, def: `"127.0.0.1"`, example: `"::1"`,
 		at:  func(d *Descriptor) any { return &d.port().Address },
 		doc: "Address on the host to listen on, an IPv4 or IPv6 address without a zone.",
+	},
+	{
+		name: "proxyProtocol", kind: isBoolean, def: `false`, example: `true`,
+		at:  func(d *Descriptor) any { return &d.port().ProxyProtocol },
+		doc: "Tell the service the client's address: a header of the PROXY protocol, version 2, comes before what the client sends. The service must expect it. Only with `tcp`.",
+	},
+	{
+		name: "handOver", kind: isBoolean, def: `false`, example: `true`,
+		at:  func(d *Descriptor) any { return &d.port().HandOver },
+		doc: "Give the host's own listener to init (`LISTEN_FDS`, sd_listen_fds(3)), whose socket unit of the same address and port passes it to the service: nothing is relayed, and the service sees the client's address. `host` and `container` are the same; not with `proxyProtocol` or `socketActivation`.",
+	},
+	{
+		name: "socketActivation", kind: isBoolean, def: `false`, example: `true`,
+		at:  func(d *Descriptor) any { return &d.port().SocketActivation },
+		doc: "Listen while the container is stopped: the first connection starts it, and waits until it is ready. Only with `tcp`.",
+	},
+}
+
+// link returns the element being read.
+func (d *Descriptor) link() *Link { return &d.Links[len(d.Links)-1] }
+
+var linkKeys = []key{
+	{
+		name: "listen", kind: isInteger, required: true, unit: "port", min: 1, max: math.MaxUint16, example: `5432`,
+		at:  func(d *Descriptor) any { return &d.link().Listen },
+		doc: "Port in this container. The same one can stand twice only with another address, protocol or `to`.",
+	},
+	{
+		name: "to", kind: isString, required: true, rule: ruleName, example: `"db"`,
+		at:  func(d *Descriptor) any { return &d.link().To },
+		doc: "Name of the other container. It needn't run, or be there, when this one starts.",
+	},
+	{
+		name: "port", kind: isInteger, unit: "port", min: 1, max: math.MaxUint16, example: `5433`,
+		at:  func(d *Descriptor) any { return &d.link().Port },
+		doc: "Port in the other container. Without it, the same as `listen`.",
+	},
+	{
+		name: "count", kind: isInteger, unit: "ports", def: `1`, min: 1, max: math.MaxUint16, example: `10`,
+		at:  func(d *Descriptor) any { return &d.link().Count },
+		doc: "How many ports follow one another: `listen` leads to `port`, the one after it to the one after that, and so on.",
+	},
+	{
+		name: "protocol", kind: isString, enum: []string{TCP, UDP}, def: `"tcp"`, example: `"udp"`,
+		at:  func(d *Descriptor) any { return &d.link().Protocol },
+		doc: "`tcp` or `udp`.",
+	},
+	{
+		name: "address", kind: isString, rule: ruleAddress, example: `"127.0.0.1"`,
+		at:  func(d *Descriptor) any { return &d.link().Address },
+		doc: "Address in this container to listen on. Without it, the other container's own loopback address, which its name stands for in /etc/hosts, and 127.0.0.1 and ::1 as well where no other link listens on the port.",
 	},
 }
 

@@ -128,7 +128,29 @@ type reader struct {
 	more     int // problems beyond maxProblems
 
 	targets map[string]bool
-	ports   map[listener]bool
+	ports   listeners
+	links   listeners
+	// What can only be judged when the whole file is read.
+	depends map[string]bool
+	peers   []place
+	hosts   []place
+}
+
+// place is a string that was read, and where.
+type place struct {
+	path       string
+	text       string
+	start, end int
+}
+
+// here is a string at the current path.
+func (r *reader) here(text string, start, end int) place {
+	return place{r.path, text, start, end}
+}
+
+// refusePlace adds a problem with a string that was read before.
+func (r *reader) refusePlace(p place, expected, remedy string) {
+	r.add(p.start, Problem{p.path, r.show(p.start, p.end), expected, remedy})
 }
 
 // token is a token and its place in the file.
@@ -264,7 +286,7 @@ func (r *reader) descriptor() {
 		r.refuse(t.start, r.skip(t), "an object", "")
 		return
 	}
-	r.object(t, keys)
+	checkPeers(r, r.object(t, keys))
 }
 
 // object reads the members of an object whose brace was read, then fills in
@@ -356,8 +378,6 @@ func (r *reader) value(k *key) (start, end int) {
 	switch {
 	case k.kind == isObject && t.Token == json.Delim('{'):
 		return t.start, r.section(t, k)
-	case (k.kind == isStrings || k.kind == isMap) && notYet(r.path, ""):
-		return t.start, r.refuseNotYet(t)
 	case k.kind == isObjects && t.Token == json.Delim('['):
 		return t.start, r.list(k)
 	case k.kind == isStrings && t.Token == json.Delim('['):
@@ -380,9 +400,6 @@ func (r *reader) value(k *key) (start, end int) {
 		}
 	case bool:
 		if k.kind == isBoolean {
-			if notYet(r.path, strconv.FormatBool(v)) {
-				return t.start, r.refuseNotYet(t)
-			}
 			*k.at(r.d).(*bool) = v
 			return t.start, t.end
 		}
@@ -397,12 +414,6 @@ func (r *reader) value(k *key) (start, end int) {
 	}
 	r.refuse(t.start, end, k.expected(), remedy)
 	return t.start, end
-}
-
-func (r *reader) refuseNotYet(t token) (end int) {
-	end = r.skip(t)
-	r.refuse(t.start, end, "it to be left out", "not supported yet")
-	return end
 }
 
 // section reads an object of keys, and checks them against each other.
@@ -435,6 +446,9 @@ func (r *reader) list(k *key) (end int) {
 			if k.kind == isStrings {
 				if r.text(t, k, k.rule.word(i)) {
 					words = append(words, v)
+					if k.each != nil {
+						k.each(r, t)
+					}
 				}
 				continue
 			}
@@ -469,6 +483,9 @@ func (r *reader) stringMap(k *key) (end int) {
 			r.skip(r.next())
 			continue
 		}
+		if k.each != nil && !twice {
+			k.each(r, t)
+		}
 		v := r.next()
 		value, ok := v.Token.(string)
 		switch {
@@ -494,10 +511,6 @@ func (r *reader) stringMap(k *key) (end int) {
 func (r *reader) text(t token, k *key, rule rule) bool {
 	s := t.Token.(string)
 	expected, remedy := checkEncoding(r.data[t.start:t.end], s)
-	if expected == "" && notYet(r.path, s) {
-		r.refuseNotYet(t)
-		return false
-	}
 	if expected == "" {
 		expected, remedy = k.check(s, rule)
 	}

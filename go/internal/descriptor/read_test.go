@@ -19,21 +19,26 @@ import (
 const (
 	least = `"version":1,"name":"web","system":{"init":"/sbin/init"}`
 	// What problems expect, where several cases share it.
-	wantName   = "a name of at most 63 lower-case letters, digits and dashes, the first no dash"
-	wantFile   = "an absolute path of a program inside the root"
-	wantTarget = "an absolute path in the container that isn't the launcher's"
-	wantStore  = "a store path, /nix/store/ and one name"
-	wantDevice = "a device below /dev/"
-	wantSignal = "a signal that init can act upon, such as SIGTERM or SIGRTMIN+3"
-	wantUnit   = "a unit's name with its suffix"
-	wantVar    = "the name of a variable for init, not empty and without ="
-	wantPort   = "an integer from 1 to 65535"
-	wantOnce   = "a key to stand once in its object"
-	oneOfTwo   = "remove one of the two"
-	ownDefault = "leave the key out for its default"
-	leaveOut   = "it to be left out"
-	notYetSaid = "not supported yet"
-	topKeys    = "known are version, name, system, root, mounts, rootOwned, devices, ids, network, resources, ready"
+	wantName     = "a name of at most 63 lower-case letters, digits and dashes, the first no dash"
+	wantFile     = "an absolute path of a program inside the root"
+	wantTarget   = "an absolute path in the container that isn't the launcher's"
+	wantStore    = "a store path, /nix/store/ and one name"
+	wantDevice   = "a device below /dev/"
+	wantSignal   = "a signal that init can act upon, such as SIGTERM or SIGRTMIN+3"
+	wantUnit     = "a unit's name with its suffix"
+	wantVar      = "the name of a variable for init, not empty and without ="
+	wantPort     = "an integer from 1 to 65535"
+	wantHostPort = "an integer from 0 to 65535"
+	wantOnce     = "a key to stand once in its object"
+	oneOfTwo     = "remove one of the two"
+	ownDefault   = "leave the key out for its default"
+	wantAllow    = "an address or a network (10.0.0.0/8, 10.0.0.0/8:443), or a name with a port (example.org:443)"
+	wantHost     = "a host's name in lower case, not localhost"
+	wantAddr     = "an IPv4 or IPv6 address"
+	asHost       = "nothing, as network.mode is host"
+	noWayOut     = "nothing, as network.outbound is false"
+	another      = "choose another port, or another address"
+	topKeys      = "known are version, name, system, root, mounts, rootOwned, devices, ids, network, links, dependsOn, resources, ready"
 )
 
 // with adds members to the least descriptor.
@@ -123,7 +128,7 @@ func TestReadRefuses(t *testing.T) {
 		// Required
 		{"nothing", `{}`, Problems{{"version", "missing", "1", ""}, {"name", "missing", wantName, ""}, {"system.init", "missing", wantFile, ""}}},
 		{"no init", `{"version":1,"name":"web","system":{}}`, Problems{{"system.init", "missing", wantFile, ""}}},
-		{"port without numbers", ports(`{}`), Problems{{"network.ports[0].host", "missing", wantPort, ""}, {"network.ports[0].container", "missing", wantPort, ""}}},
+		{"port without numbers", ports(`{}`), Problems{{"network.ports[0].host", "missing", wantHostPort, ""}, {"network.ports[0].container", "missing", wantPort, ""}}},
 		{"mount without a target", with(`"mounts":[{"source":"/a"}]`), Problems{{"mounts[0].target", "missing", wantTarget, ""}}},
 
 		// version and name
@@ -198,13 +203,8 @@ func TestReadRefuses(t *testing.T) {
 		// ids, network, ports
 		{"no ids", with(`"ids":{"count":0}`), Problems{{"ids.count", "0", "an integer from 1 to 2147483648", ""}}},
 		{"network mode", with(`"network":{"mode":"bridge"}`), Problems{{"network.mode", `"bridge"`, "private or host", ""}}},
-		{"outbound", with(`"network":{"outbound":true}`), Problems{{"network.outbound", "true", leaveOut, notYetSaid}}},
-		{"dns", with(`"network":{"dns":["9.9.9.9"]}`), Problems{{"network.dns", `["9.9.9.9"]`, leaveOut, notYetSaid}}},
-		{"hosts", with(`"network":{"hosts":{"a":"::1"}}`), Problems{{"network.hosts", `{"a":"::1"}`, leaveOut, notYetSaid}}},
-		{"udp", ports(`{"host":53,"container":53,"protocol":"udp"}`), Problems{{"network.ports[0].protocol", `"udp"`, leaveOut, notYetSaid}}},
-		{"other protocol", ports(`{"host":53,"container":53,"protocol":"sctp"}`), Problems{{"network.ports[0].protocol", `"sctp"`, "tcp", "did you mean tcp?"}}},
-		{"host port 0", ports(`{"host":0,"container":53}`), Problems{{"network.ports[0].host", "0", wantPort, ""}}},
-		{"host port 65536", ports(`{"host":65536,"container":53}`), Problems{{"network.ports[0].host", "65536", wantPort, ""}}},
+		{"other protocol", ports(`{"host":53,"container":53,"protocol":"sctp"}`), Problems{{"network.ports[0].protocol", `"sctp"`, "tcp or udp", "did you mean tcp?"}}},
+		{"host port 65536", ports(`{"host":65536,"container":53}`), Problems{{"network.ports[0].host", "65536", wantHostPort, ""}}},
 		{"container port -1", ports(`{"host":53,"container":-1}`), Problems{{"network.ports[0].container", "-1", wantPort, ""}}},
 		{"address is a name", ports(`{"host":53,"container":53,"address":"localhost"}`), Problems{{"network.ports[0].address", `"localhost"`, "an IPv4 or IPv6 address", ""}}},
 		{"address with a zone", ports(`{"host":53,"container":53,"address":"fe80::1%eth0"}`), Problems{{"network.ports[0].address", `"fe80::1%eth0"`, "an IPv4 or IPv6 address", ""}}},
@@ -214,6 +214,61 @@ func TestReadRefuses(t *testing.T) {
 		{"every IPv4 address, then one", ports(`{"host":80,"container":1,"address":"0.0.0.0"},{"host":80,"container":2}`), Problems{{"network.ports[1].host", "80", "a port that is declared once at 127.0.0.1", "0.0.0.0 is every address: choose another port, or another address"}}},
 		{"one IPv6 address, then every", ports(`{"host":80,"container":1,"address":"::1"},{"host":80,"container":2,"address":"::"}`), Problems{{"network.ports[1].host", "80", "a port that is declared once at ::", ":: is every address: choose another port, or another address"}}},
 		{"ports with the host's network", with(`"network":{"ports":[{"host":1,"container":1}],"mode":"host"}`), Problems{{"network.ports", `[{"host":1,"container":1}]`, "no ports, as network.mode is host", "leave them out: the services listen on the host already"}}},
+
+		// the way out
+		{"outbound with the host's network", with(`"network":{"outbound":false,"mode":"host"}`), Problems{{"network.outbound", "false", asHost, "leave it out: the container reaches what the host reaches"}}},
+		{"hostLoopback with the host's network", with(`"network":{"hostLoopback":true,"mode":"host"}`), Problems{{"network.hostLoopback", "true", asHost, "leave it out: the host's loopback is the container's"}}},
+		{"allow with the host's network", with(`"network":{"allow":[],"mode":"host"}`), Problems{{"network.allow", "[]", asHost, "leave it out, or make network.mode private: the host's own network can't be limited"}}},
+		{"mtu with the host's network", with(`"network":{"mtu":1500,"mode":"host"}`), Problems{{"network.mtu", "1500", asHost, "leave it out: the host's interfaces have theirs"}}},
+		{"hostLoopback without outbound", with(`"network":{"hostLoopback":true,"outbound":false}`), Problems{{"network.hostLoopback", "true", noWayOut, "leave it out, or make network.outbound true"}}},
+		{"allow without outbound", with(`"network":{"outbound":false,"allow":["::/0"]}`), Problems{{"network.allow", `["::/0"]`, noWayOut, "leave it out, or make network.outbound true"}}},
+		{"mtu without outbound", with(`"network":{"mtu":1500,"outbound":false}`), Problems{{"network.mtu", "1500", noWayOut, "leave it out, or make network.outbound true"}}},
+		{"nothing allowed", with(`"network":{"allow":[]}`), Problems{{"network.allow", "[]", "at least one entry", "leave it out for no limit; network.outbound false is no way out"}}},
+		{"allowed name without a port", with(`"network":{"allow":["::1:443","example.org"]}`), Problems{{"network.allow[1]", `"example.org"`, wantAllow, "a name needs a port: example.org:443"}}},
+		{"mtu below IPv6's", with(`"network":{"mtu":1279}`), Problems{{"network.mtu", "1279", "an integer from 1280 to 65520", ""}}},
+		{"name server by name", with(`"network":{"dns":["9.9.9.9","dns.quad9.net"]}`), Problems{{"network.dns[1]", `"dns.quad9.net"`, wantAddr, ""}}},
+		{"host without an address", with(`"network":{"hosts":{"db":"db.internal"}}`), Problems{{"network.hosts.db", `"db.internal"`, wantAddr, ""}}},
+		{"host with capitals", with(`"network":{"hosts":{"Db.internal":"::1"}}`), Problems{{`network.hosts["Db.internal"]`, `"Db.internal"`, wantHost, "write db.internal"}}},
+		{"host is an address", with(`"network":{"hosts":{"10.0.0.1":"::1"}}`), Problems{{`network.hosts["10.0.0.1"]`, `"10.0.0.1"`, wantHost, ""}}},
+		{"localhost elsewhere", with(`"network":{"hosts":{"localhost":"10.0.0.1"}}`), Problems{{"network.hosts.localhost", `"localhost"`, wantHost, ""}}},
+		{"host twice", with(`"network":{"hosts":{"db":"::1","db":"::1"}}`), Problems{{"network.hosts.db", `"::1"`, wantOnce, oneOfTwo}}},
+		{"host is a linked container", with(`"network":{"hosts":{"db":"10.0.0.1"}},"links":[{"listen":1,"to":"db"}]`), Problems{{"network.hosts.db", `"db"`, "no container of links or dependsOn", "such a name has its address already: remove it"}}},
+		{"host is a depended-on container", with(`"dependsOn":["db"],"network":{"hosts":{"db":"10.0.0.1"}}`), Problems{{"network.hosts.db", `"db"`, "no container of links or dependsOn", "such a name has its address already: remove it"}}},
+
+		// ranges and kinds of ports
+		{"negative host port", ports(`{"host":-1,"container":53}`), Problems{{"network.ports[0].host", "-1", wantHostPort, ""}}},
+		{"range of none", ports(`{"host":1,"container":1,"count":0}`), Problems{{"network.ports[0].count", "0", wantPort, ""}}},
+		{"range that the kernel chooses", ports(`{"host":0,"container":1,"count":2}`), Problems{{"network.ports[0].count", "2", "1, as host is 0", "the kernel chooses one port at a time: give host the first one of the range"}}},
+		{"range beyond the last host port", ports(`{"host":65535,"container":1,"count":2}`), Problems{{"network.ports[0].count", "2", "at most 1, as host is 65535", "the last port is 65535"}}},
+		{"range beyond the last container port", ports(`{"count":65535,"host":1,"container":2}`), Problems{{"network.ports[0].count", "65535", "at most 65534, as container is 2", "the last port is 65535"}}},
+		{"ranges that overlap", ports(`{"host":8000,"container":1,"count":11},{"host":8010,"container":1,"count":2}`), Problems{{"network.ports[1].host", "8010", "ports 8010 to 8011, each declared once at 127.0.0.1", another}}},
+		{"port within a range", ports(`{"host":8000,"container":1,"count":11},{"host":8005,"container":1}`), Problems{{"network.ports[1].host", "8005", "a port that is declared once at 127.0.0.1", another}}},
+		{"range around a port at every address", ports(`{"host":8005,"container":1,"address":"0.0.0.0"},{"host":8000,"container":1,"count":11}`), Problems{{"network.ports[1].host", "8000", "ports 8000 to 8010, each declared once at 127.0.0.1", "0.0.0.0 is every address: " + another}}},
+		{"handOver to another port", ports(`{"host":8080,"container":80,"handOver":true}`), Problems{{"network.ports[0].host", "8080", "80, the port in the container, as handOver is true", "make the two the same, or leave handOver out"}}},
+		{"handOver of a chosen port", ports(`{"handOver":true,"host":0,"container":80}`), Problems{{"network.ports[0].host", "0", "80, the port in the container, as handOver is true", "make the two the same, or leave handOver out"}}},
+		{"handOver and proxyProtocol", ports(`{"handOver":true,"proxyProtocol":true,"host":80,"container":80}`), Problems{{"network.ports[0].proxyProtocol", "true", "false, as handOver is true", "leave one of the two out"}}},
+		{"handOver and socketActivation", ports(`{"socketActivation":true,"handOver":true,"host":80,"container":80}`), Problems{{"network.ports[0].socketActivation", "true", "false, as handOver is true", "leave one of the two out"}}},
+		{"proxyProtocol of datagrams", ports(`{"proxyProtocol":true,"protocol":"udp","host":80,"container":80}`), Problems{{"network.ports[0].proxyProtocol", "true", "false, as protocol is udp", "leave it out, or make protocol tcp"}}},
+		{"socketActivation of datagrams", ports(`{"socketActivation":true,"protocol":"udp","host":80,"container":80}`), Problems{{"network.ports[0].socketActivation", "true", "false, as protocol is udp", "leave it out, or make protocol tcp"}}},
+		{"idle without socketActivation", with(`"network":{"idleStopSeconds":60,"ports":[{"host":1,"container":1}]}`), Problems{{"network.idleStopSeconds", "60", "it only where a port has socketActivation", "leave it out, or make socketActivation of a port true"}}},
+		{"idle for no time", with(`"network":{"ports":[{"host":1,"container":1,"socketActivation":true}],"idleStopSeconds":0}`), Problems{{"network.idleStopSeconds", "0", "an integer from 1 to 86400", ""}}},
+
+		// links and dependsOn
+		{"link without anything", with(`"links":[{}]`), Problems{{"links[0].listen", "missing", wantPort, ""}, {"links[0].to", "missing", wantName, ""}}},
+		{"link to the host", with(`"links":[{"listen":1,"to":"-"}]`), Problems{{"links[0].to", `"-"`, wantName, ""}}},
+		{"link to itself", with(`"links":[{"listen":1,"to":"web"}]`), Problems{{"links[0].to", `"web"`, "another container, as this one is web", ""}}},
+		{"link to itself before it has a name", `{"links":[{"listen":1,"to":"db"},{"listen":1,"to":"web"}],` + least + `}`, Problems{{"links[1].to", `"web"`, "another container, as this one is web", ""}}},
+		{"link from the host's network", with(`"links":[{"listen":1,"to":"db"}],"network":{"mode":"host"}`), Problems{{"links", `[{"listen":1,"to":"db"}]`, "no links, as network.mode is host", "leave them out: `nuc link - PORT NAME PORT` listens on the host"}}},
+		{"link of port 0", with(`"links":[{"listen":0,"to":"db","port":0}]`), Problems{{"links[0].listen", "0", wantPort, ""}, {"links[0].port", "0", wantPort, ""}}},
+		{"link beyond the last port", with(`"links":[{"listen":65000,"to":"db","port":1,"count":537}]`), Problems{{"links[0].count", "537", "at most 536, as listen is 65000", "the last port is 65535"}}},
+		{"link beyond the last port of the other", with(`"links":[{"listen":1,"to":"db","port":65000,"count":537}]`), Problems{{"links[0].count", "537", "at most 536, as port is 65000", "the last port is 65535"}}},
+		{"link twice", with(`"links":[{"listen":1,"to":"db"},{"listen":1,"to":"db","port":2}]`), Problems{{"links[1].listen", "1", "a port that is listened on once at 127.123.220.37, the address of db", another}}},
+		{"links whose ranges overlap", with(`"links":[{"listen":10,"to":"db","count":10},{"listen":1,"to":"db","count":10}]`), Problems{{"links[1].listen", "1", "ports 1 to 10, each listened on once at 127.123.220.37, the address of db", another}}},
+		{"link twice, once with its address", with(`"links":[{"listen":1,"to":"db"},{"listen":1,"to":"cache","address":"127.123.220.37"}]`), Problems{{"links[1].listen", "1", "a port that is listened on once at 127.123.220.37", another}}},
+		{"links at every address and at one", with(`"links":[{"listen":1,"to":"db","address":"0.0.0.0"},{"listen":1,"to":"cache"}]`), Problems{{"links[1].listen", "1", "a port that is listened on once at 127.94.30.206, the address of cache", "0.0.0.0 is every address: " + another}}},
+		{"depends on itself", with(`"dependsOn":["db","web"]`), Problems{{"dependsOn[1]", `"web"`, "another container, as this one is web", ""}}},
+		{"depends on one twice", with(`"dependsOn":["db","cache","db"]`), Problems{{"dependsOn[2]", `"db"`, "a container that stands once", oneOfTwo}}},
+		{"depends on a folder", with(`"dependsOn":["~/db"]`), Problems{{"dependsOn[0]", `"~/db"`, wantName, ""}}},
 
 		// resources and ready
 		{"negative memory", with(`"resources":{"memoryMax":-1}`), Problems{{"resources.memoryMax", "-1", "an integer, at least 1048576", ""}}},
@@ -247,14 +302,14 @@ func TestReadRefuses(t *testing.T) {
 func TestProblemsComeInOrder(t *testing.T) {
 	_, err := Read([]byte(`{
 		"ready": {"units": ["x"]},
-		"network": {"ports": [{"host": 0}], "mode": "host", "dns": []},
+		"network": {"ports": [{"host": -1}], "mode": "host", "mtu": 1500},
 		"root": {"sizeBytes": 4096, "tree": "x"},
 		"version": 7,
 		"mounts": [{"sizeBytes": 4096, "target": "/a"}, 5],
 		"system": {"Init": "/i"}
 	} x`))
 	want := []string{
-		"ready.units[0]", "network.ports", "network.ports[0].host", "network.ports[0].container", "network.dns",
+		"ready.units[0]", "network.ports", "network.ports[0].host", "network.ports[0].container", "network.mtu",
 		"root.sizeBytes", "root.tree", "version", "mounts[0].sizeBytes", "mounts[0].source", "mounts[1]",
 		"system.Init", "system.init", "name", "",
 	}
@@ -295,6 +350,8 @@ func TestReadIsLinear(t *testing.T) {
 	}
 	for name, content := range map[string]string{
 		"ports":     ports(entries(`{"host":%d,"container":80,"address":"127.0.0.%d"}`)),
+		"ranges":    ports(entries(`{"host":%d,"container":80,"count":%d}`)),
+		"links":     with(`"links":[` + entries(`{"listen":%d,"to":"db-%d"}`) + `]`),
 		"mounts":    with(`"mounts":[` + entries(`{"kind":"tmpfs","target":"/%d/%d"}`) + `]`),
 		"variables": system(`"environment":{` + entries(`"A%d":"%d"`) + `}`),
 		"unknown":   with(`"ids":{` + entries(`"a%d":%d`) + `}`),
@@ -315,7 +372,7 @@ func TestReadFillsDefaults(t *testing.T) {
 			System:  System{Init: "/sbin/init", TTYGroup: 5, Stop: Stop{Signal: "SIGRTMIN+3", TimeoutSeconds: 30}},
 			Root:    Root{State: true},
 			IDs:     IDs{Count: 65536},
-			Network: Network{Mode: NetworkPrivate},
+			Network: Network{Mode: NetworkPrivate, Outbound: true},
 			Ready:   Ready{Notify: true, TimeoutSeconds: 90},
 		}
 	}
@@ -333,16 +390,32 @@ func TestReadFillsDefaults(t *testing.T) {
 		{"ephemeral", with(`"root":{"ephemeral":true}`), func(d *Descriptor) { d.Root = Root{Ephemeral: true} }},
 		{"no state", with(`"root":{"state":false}`), func(d *Descriptor) { d.Root = Root{Ephemeral: true} }},
 		{"port", ports(`{"host":1,"container":2}`), func(d *Descriptor) {
-			d.Network.Ports = []Port{{Host: 1, Container: 2, Protocol: "tcp", Address: "127.0.0.1"}}
+			d.Network.Ports = []Port{{Host: 1, Container: 2, Count: 1, Protocol: TCP, Address: "127.0.0.1"}}
 		}},
 		{"ports of both families", ports(`{"host":1,"container":2,"address":"0.0.0.0"},{"host":1,"container":2,"address":"::"}`), func(d *Descriptor) {
-			d.Network.Ports = []Port{{1, 2, "tcp", "0.0.0.0"}, {1, 2, "tcp", "::"}}
+			d.Network.Ports = []Port{
+				{Host: 1, Container: 2, Count: 1, Protocol: TCP, Address: "0.0.0.0"},
+				{Host: 1, Container: 2, Count: 1, Protocol: TCP, Address: "::"},
+			}
 		}},
 		{"mount", with(`"mounts":[{"source":"/a","target":"/b"}]`), func(d *Descriptor) {
 			d.Mounts = []Mount{{Kind: KindBind, Source: "/a", Target: "/b"}}
 		}},
 		{"pair of surrogates", system(`"arguments":["\ud83d\ude00\ufffd"]`), func(d *Descriptor) { d.System.Arguments = []string{"😀\ufffd"} }},
-		{"outbound false", with(`"network":{"outbound":false}`), func(*Descriptor) {}},
+		{"no way out", with(`"network":{"outbound":false}`), func(d *Descriptor) { d.Network.Outbound = false }},
+		{"the host's network", with(`"network":{"mode":"host","dns":["::1"]}`), func(d *Descriptor) {
+			d.Network = Network{Mode: NetworkHost, DNS: []string{"::1"}}
+		}},
+		{"link", with(`"links":[{"listen":1,"to":"db"},{"listen":1,"to":"cache","port":2,"protocol":"udp","count":3,"address":"::1"}]`), func(d *Descriptor) {
+			d.Links = []Link{
+				{Listen: 1, To: "db", Port: 1, Count: 1, Protocol: TCP},
+				{Listen: 1, To: "cache", Port: 2, Count: 3, Protocol: UDP, Address: "::1"},
+			}
+		}},
+		{"ports that the kernel chooses", ports(`{"host":0,"container":1},{"host":0,"container":1}`), func(d *Descriptor) {
+			one := Port{Container: 1, Count: 1, Protocol: TCP, Address: "127.0.0.1"}
+			d.Network.Ports = []Port{one, one}
+		}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

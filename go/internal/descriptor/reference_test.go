@@ -37,11 +37,6 @@ func walk(prefix string, keys []key, f func(path string, k *key)) {
 	}
 }
 
-// unsupported tells whether Read refuses every use of a key for now.
-func unsupported(path string, k *key) bool {
-	return notYet(path, "") || k.kind == isBoolean && notYet(path, "true")
-}
-
 func TestTableHasEveryField(t *testing.T) {
 	kinds := map[string]kind{}
 	var fields func(prefix string, of reflect.Type)
@@ -86,9 +81,6 @@ func TestTableHasEveryField(t *testing.T) {
 // at the same path of what Marshal writes.
 func TestTablePointsAtItsField(t *testing.T) {
 	walk("", keys, func(path string, k *key) {
-		if unsupported(path, k) {
-			return
-		}
 		d, err := Read(exampleOf(path, k.example))
 		if err != nil {
 			t.Errorf("%s: %v", path, err)
@@ -113,13 +105,16 @@ func squeeze(s string) string { return strings.Join(strings.Fields(s), "") }
 
 // beside is what an example needs beside it to be a descriptor.
 var beside = map[string]string{
-	".":                  `"version": 1, "name": "web", "system": { "init": "/sbin/init" }`,
-	"system.":            `"init": "/sbin/init"`,
-	"root.sizeBytes":     `"ephemeral": true`,
-	"mounts[].":          `"source": "/srv/data", "target": "/data"`,
-	"mounts[].kind":      `"target": "/cache"`,
-	"mounts[].sizeBytes": `"kind": "tmpfs", "target": "/cache"`,
-	"network.ports[].":   `"host": 8080, "container": 80`,
+	".":                        `"version": 1, "name": "web", "system": { "init": "/sbin/init" }`,
+	"system.":                  `"init": "/sbin/init"`,
+	"root.sizeBytes":           `"ephemeral": true`,
+	"mounts[].":                `"source": "/srv/data", "target": "/data"`,
+	"mounts[].kind":            `"target": "/cache"`,
+	"mounts[].sizeBytes":       `"kind": "tmpfs", "target": "/cache"`,
+	"network.ports[].":         `"host": 8080, "container": 80`,
+	"network.ports[].handOver": `"host": 80, "container": 80`,
+	"network.idleStopSeconds":  `"ports": [{ "host": 8080, "container": 80, "socketActivation": true }]`,
+	"links[].":                 `"listen": 5432, "to": "db"`,
 }
 
 // exampleOf makes a whole descriptor that has the value at the path.
@@ -177,9 +172,6 @@ func markdownTables() string {
 					limits = fmt.Sprintf(" At least %d.", k.min)
 				}
 				doc += limits
-			}
-			if unsupported(prefix+k.name, k) {
-				doc += " Not supported yet: refused."
 			}
 			fmt.Fprintf(&b, "| `%s` | %s | %s | %s | `\"%s\": %s` | %s |\n", prefix+k.name, k.kind, unit, def, k.name, k.example, doc)
 		}
@@ -245,13 +237,7 @@ func TestMarkdownExamples(t *testing.T) {
 			t.Errorf("%s: no example", path)
 			return
 		}
-		_, err := Read(exampleOf(path, example))
-		var problems Problems
-		if unsupported(path, k) {
-			if !errors.As(err, &problems) || len(problems) != 1 || problems[0].Path != path || problems[0].Remedy != "not supported yet" {
-				t.Errorf("%s: %s: %v, want it to be not supported yet", path, example, err)
-			}
-		} else if err != nil {
+		if _, err := Read(exampleOf(path, example)); err != nil {
 			t.Errorf("%s: example %s: %v", path, example, err)
 		}
 	})
@@ -425,8 +411,14 @@ var ruleSchemas = map[rule]string{
 	ruleTarget:    `{"$ref":"#/$defs/path","not":{"pattern":"^/(run)?$|^/(proc|sys|dev|run/host)(/|$)"}}`,
 	ruleSignal:    `{"pattern":"^SIG(HUP|INT|QUIT|ILL|TRAP|ABRT|BUS|FPE|USR1|SEGV|USR2|PIPE|ALRM|TERM|CHLD|CONT|TSTP|TTIN|TTOU|URG|XCPU|XFSZ|VTALRM|PROF|WINCH|IO|PWR|SYS|RTMIN(\\+([0-9]|[12][0-9]|30))?)$"}`,
 	ruleAddress:   `{"anyOf":[{"format":"ipv4"},{"format":"ipv6"}]}`,
-	ruleUnit:      `{"pattern":"^[0-9A-Za-z:_.\\\\@-]+\\.(service|socket|device|mount|automount|swap|target|path|timer|slice|scope)$","maxLength":255}`,
-	ruleVariable:  `{"pattern":"^[^=\u0000]+$","not":{"enum":["container","container_uuid","NOTIFY_SOCKET","CREDENTIALS_DIRECTORY"]}}`,
+	ruleHostName:  `{"pattern":"^[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*$","maxLength":253,"not":{"pattern":"^localhost$|(^|\\.)[0-9]+$"}}`,
+	ruleAllow: `{"anyOf":[
+		{"pattern":"^[0-9.]+(/[0-9]{1,2})?(:[1-9][0-9]{0,4}(/(tcp|udp))?)?$","not":{"pattern":"^127\\."}},
+		{"pattern":"^[0-9a-fA-F:]*:[0-9a-fA-F:.]*(/[0-9]{1,3})?$","not":{"pattern":"^::1$"}},
+		{"pattern":"^\\[[0-9a-fA-F:]*:[0-9a-fA-F:.]*(/[0-9]{1,3})?\\]:[1-9][0-9]{0,4}(/(tcp|udp))?$"},
+		{"pattern":"^[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*:[1-9][0-9]{0,4}(/(tcp|udp))?$","not":{"pattern":"^localhost:|^([^:]*\\.)?[0-9]+:"}}]}`,
+	ruleUnit:     `{"pattern":"^[0-9A-Za-z:_.\\\\@-]+\\.(service|socket|device|mount|automount|swap|target|path|timer|slice|scope)$","maxLength":255}`,
+	ruleVariable: `{"pattern":"^[^=\u0000]+$","not":{"enum":["container","container_uuid","NOTIFY_SOCKET","CREDENTIALS_DIRECTORY"]}}`,
 }
 
 // What checks of keys against each other look like in the schema.
@@ -440,8 +432,23 @@ var objectSchemas = map[string]string{
 	"mounts[]": `[{"if":{"required":["kind"],"properties":{"kind":{"const":"tmpfs"}}},
 		"then":{"properties":{"source":false}},
 		"else":{"required":["source"],"properties":{"sizeBytes":false}}}]`,
-	"network": `[{"if":{"required":["mode"],"properties":{"mode":{"const":"host"}}},
-		"then":{"properties":{"ports":{"maxItems":0}}}}]`,
+	"": `[{"if":{"required":["network"],"properties":{"network":{"required":["mode"],"properties":{"mode":{"const":"host"}}}}},
+		"then":{"properties":{"links":{"maxItems":0}}}}]`,
+	"network": `[
+		{"if":{"required":["mode"],"properties":{"mode":{"const":"host"}}},
+			"then":{"properties":{"outbound":false,"hostLoopback":false,"allow":false,"mtu":false,"ports":{"maxItems":0}}}},
+		{"if":{"required":["outbound"],"properties":{"outbound":{"const":false}}},
+			"then":{"properties":{"hostLoopback":{"const":false},"allow":false,"mtu":false}}},
+		{"properties":{"allow":{"minItems":1}}},
+		{"if":{"required":["idleStopSeconds"]},"then":{"required":["ports"],"properties":{"ports":{
+			"contains":{"required":["socketActivation"],"properties":{"socketActivation":{"const":true}}}}}}}]`,
+	"network.ports[]": `[
+		{"if":{"anyOf":[
+				{"required":["protocol"],"properties":{"protocol":{"const":"udp"}}},
+				{"required":["handOver"],"properties":{"handOver":{"const":true}}}]},
+			"then":{"properties":{"proxyProtocol":{"const":false},"socketActivation":{"const":false}}}},
+		{"if":{"properties":{"host":{"const":0}}},
+			"then":{"properties":{"count":{"maximum":1},"handOver":{"const":false}}}}]`,
 }
 
 func reference(r rule) members {
@@ -478,12 +485,6 @@ func keySchema(path string, k *key) members {
 		m.add("default", json.RawMessage(k.def))
 	}
 	m.add("examples", []json.RawMessage{json.RawMessage(k.example)})
-	switch {
-	case notYet(path, ""):
-		m.add("not", members{})
-	case unsupported(path, k):
-		m.add("const", false)
-	}
 	items := reference(k.rule)
 	switch k.kind {
 	case isObject:
@@ -527,7 +528,7 @@ func schema() string {
 	m.add("title", "nuc descriptor, version 1")
 	m.add("type", "object")
 	objectSchema("", keys, &m)
-	for _, r := range []rule{ruleText, ruleName, rulePath, ruleFile, ruleStorePath, ruleDevice, ruleTarget, ruleSignal, ruleAddress, ruleUnit, ruleVariable} {
+	for _, r := range []rule{ruleText, ruleName, rulePath, ruleFile, ruleStorePath, ruleDevice, ruleTarget, ruleSignal, ruleAddress, ruleHostName, ruleAllow, ruleUnit, ruleVariable} {
 		var def members
 		def.add("type", "string")
 		var rest map[string]json.RawMessage

@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/nix-user-containers/nuc/go/internal/descriptor"
@@ -24,8 +25,25 @@ func Restart(old, new *descriptor.Descriptor) []string {
 	differ("devices", slices.Equal(old.Devices, new.Devices))
 	differ("ids", old.IDs == new.IDs)
 	differ("network.mode", old.Network.Mode == new.Network.Mode)
+	differ("network.outbound", old.Network.Outbound == new.Network.Outbound)
+	differ("network.hostLoopback", old.Network.HostLoopback == new.Network.HostLoopback)
+	differ("network.allow", slices.Equal(old.Network.Allow, new.Network.Allow))
+	differ("network.mtu", old.Network.MTU == new.Network.MTU)
+	differ("network.dns", slices.Equal(old.Network.DNS, new.Network.DNS))
+	differ("network.hosts", maps.Equal(old.Network.Hosts, new.Network.Hosts))
+	differ("network.ports", slices.Equal(handedOver(old), handedOver(new)))
 	differ("system.ttyGroup", old.System.TTYGroup == new.System.TTYGroup)
 	return keys
+}
+
+// handedOver are the ports that init got when it was started.
+func handedOver(d *descriptor.Descriptor) (ports []descriptor.Port) {
+	for _, p := range d.Network.Ports {
+		if p.HandOver {
+			ports = append(ports, p)
+		}
+	}
+	return ports
 }
 
 // descriptor is the one in force.

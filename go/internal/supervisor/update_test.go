@@ -1,0 +1,42 @@
+package supervisor
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/nix-user-containers/nuc/go/internal/descriptor"
+)
+
+func TestRestart(t *testing.T) {
+	read := func(members string) *descriptor.Descriptor {
+		d, err := descriptor.Read([]byte(`{"version":1,"name":"web","system":{"init":"/sbin/init"}` + members + `}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d
+	}
+	old := read("")
+	tests := []struct {
+		members string
+		want    []string
+	}{
+		{``, nil},
+		{`,"links":[{"listen":5432,"to":"db"}],"dependsOn":["db"]`, nil},
+		{`,"network":{"ports":[{"host":80,"container":80,"socketActivation":true}],"idleStopSeconds":60}`, nil},
+		{`,"network":{"ports":[{"host":80,"container":80,"handOver":true}]}`, []string{"network.ports"}},
+		{`,"network":{"outbound":false}`, []string{"network.outbound"}},
+		{`,"network":{"mode":"host"}`, []string{"network.mode", "network.outbound"}},
+		{`,"network":{"hostLoopback":true,"allow":["192.0.2.1"],"mtu":1500}`, []string{"network.hostLoopback", "network.allow", "network.mtu"}},
+		{`,"network":{"dns":["9.9.9.9"],"hosts":{"mail":"192.0.2.25"}}`, []string{"network.dns", "network.hosts"}},
+	}
+	for _, test := range tests {
+		changed := read(test.members)
+		if diff := cmp.Diff(test.want, Restart(old, changed)); diff != "" {
+			t.Errorf("to %s: want (-) got (+):\n%s", test.members, diff)
+		}
+		if diff := cmp.Diff(test.want, Restart(changed, old)); diff != "" {
+			t.Errorf("from %s: want (-) got (+):\n%s", test.members, diff)
+		}
+	}
+}
