@@ -90,6 +90,7 @@ var commands = []struct {
 	{"kill", "Kill containers at once.", newCommand[killCommand], nil},
 	{"rm", "Remove stopped containers.", newCommand[rmCommand], nil},
 	{"ps", "List containers.", newCommand[psCommand], []string{`aliases:"ls"`}},
+	{"stats", "Show what containers use.", newCommand[statsCommand], nil},
 	{"status", "Show one container in detail.", newCommand[statusCommand], nil},
 	{"exec", "Run a command in a running container.", newCommand[execCommand], nil},
 	{"login", "Open a root shell in a running container.", newCommand[loginCommand], nil},

@@ -13,36 +13,37 @@ import (
 )
 
 type psCommand struct {
-	All   bool `short:"a" help:"Stopped containers, too."`
-	Quiet bool `short:"q" help:"Names only."`
-	JSON  bool `name:"json" help:"As JSON."`
-	Watch bool `help:"Show it again every two seconds until interrupted."`
+	Projects []string `arg:"" name:"name|project" optional:"" help:"Only these containers, or those of projects' folders."`
+	All      bool     `short:"a" help:"Stopped containers, too."`
+	Quiet    bool     `short:"q" help:"Names only."`
+	JSON     bool     `name:"json" help:"As JSON."`
+	Watch    bool     `help:"Show it again every two seconds until interrupted."`
 }
 
 func (psCommand) Help() string {
 	return `Examples:
   nuc ps
   nuc ps -a --json
+  nuc ps -a .
   nuc stop $(nuc ps -q)`
 }
 
 func (p *psCommand) Run(c *context) error {
-	for {
-		list, err := c.statuses()
-		if err != nil {
-			return err
-		}
-		if !p.All {
-			list = running(list)
-		}
-		if p.Watch {
-			fmt.Fprint(c.stdout, "\x1b[H\x1b[2J")
-		}
-		if err := p.print(c, list); err != nil || !p.Watch {
-			return err
-		}
-		time.Sleep(2 * time.Second)
+	if p.Watch {
+		return c.redraw(2*time.Second, p.show)
 	}
+	return p.show(c)
+}
+
+func (p *psCommand) show(c *context) error {
+	list, err := c.statuses(p.Projects)
+	if err != nil {
+		return err
+	}
+	if !p.All {
+		list = running(list)
+	}
+	return p.print(c, list)
 }
 
 func (p *psCommand) print(c *context, list []supervisor.Status) error {
@@ -66,7 +67,27 @@ func (p *psCommand) print(c *context, list []supervisor.Status) error {
 		}
 		rows = append(rows, []string{st.Name, string(st.State), up, portList(st.Ports), generation})
 	}
-	return table(c.stdout, rows)
+	if err := table(c.stdout, rows); err != nil {
+		return err
+	}
+	for _, st := range list {
+		for _, text := range shortages(&st) {
+			fmt.Fprintln(c.stderr, printable(st.Name+": "+text))
+		}
+	}
+	return nil
+}
+
+// shortages says what the kernel refused a container that runs.
+func shortages(st *supervisor.Status) []string {
+	var list []string
+	if killed := st.Killed(); killed != "" {
+		list = append(list, killed)
+	}
+	if st.TasksRefused > 0 {
+		list = append(list, fmt.Sprintf("processes could not be started, as there were as many as resources.tasksMax allows: %d times", st.TasksRefused))
+	}
+	return list
 }
 
 func running(list []supervisor.Status) []supervisor.Status {
@@ -79,16 +100,17 @@ func running(list []supervisor.Status) []supervisor.Status {
 	return kept
 }
 
-// statuses asks all containers at once: one that hangs costs the others nothing.
-func (c *context) statuses() ([]supervisor.Status, error) {
-	names, err := c.folders.Names()
+// statuses asks all containers, or those of an argument, at once: one that
+// hangs costs the others nothing.
+func (c *context) statuses(given []string) ([]supervisor.Status, error) {
+	containers, err := c.everyOr(given)
 	if err != nil {
 		return nil, err
 	}
-	found := make([]*supervisor.Status, len(names))
+	found := make([]*supervisor.Status, len(containers))
 	var all sync.WaitGroup
-	for i, n := range names {
-		all.Go(func() { found[i] = statusOf(c.folders.Container(n)) })
+	for i, container := range containers {
+		all.Go(func() { found[i] = statusOf(container) })
 	}
 	all.Wait()
 	list := []supervisor.Status{}
@@ -221,6 +243,9 @@ func (d *detail) print(c *context) error {
 	}
 	for _, u := range d.FailedUnits {
 		row("failed unit", "%s", u)
+	}
+	for _, text := range shortages(&d.Status) {
+		row("shortage", "%s", text)
 	}
 	if d.Supervisor > 0 {
 		row("up", "%s, since %s", uptime(time.Since(d.Started)), d.Started.Format(time.DateTime))

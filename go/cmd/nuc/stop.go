@@ -12,7 +12,7 @@ import (
 )
 
 type stopCommand struct {
-	Names   []string      `arg:"" name:"name" optional:"" help:"Containers."`
+	Names   []string      `arg:"" name:"name|project" optional:"" help:"Containers, or projects' folders for all of theirs."`
 	All     bool          `short:"a" help:"All running containers."`
 	Timeout time.Duration `help:"When to kill instead, in place of the descriptor's system.stop.timeoutSeconds (10s)."`
 }
@@ -34,7 +34,7 @@ func (s *stopCommand) Run(c *context) error {
 }
 
 type killCommand struct {
-	Names []string `arg:"" name:"name" optional:"" help:"Containers."`
+	Names []string `arg:"" name:"name|project" optional:"" help:"Containers, or projects' folders for all of theirs."`
 	All   bool     `short:"a" help:"All running containers."`
 }
 
@@ -52,7 +52,7 @@ func (k *killCommand) Run(c *context) error {
 }
 
 type restartCommand struct {
-	Names   []string      `arg:"" name:"name" help:"Containers."`
+	Names   []string      `arg:"" name:"name|project" help:"Containers, or projects' folders for all of theirs."`
 	Wait    bool          `default:"true" negatable:"" help:"Wait until the containers are ready."`
 	Timeout time.Duration `help:"How long to wait for ready (30s, 2m)."`
 }
@@ -106,17 +106,10 @@ func (c *context) containers(given []string, all bool) ([]state.Container, error
 	case !all && len(given) == 0:
 		return nil, exitStatus{statusUsage, errors.New("which container? Give a name, or --all; `nuc ps` lists the running ones")}
 	}
-	var containers []state.Container
-	for _, name := range given {
-		container, err := c.find(name)
-		if err != nil {
-			return nil, err
-		}
-		containers = append(containers, container)
-	}
 	if !all {
-		return containers, nil
+		return c.selection(given)
 	}
+	var containers []state.Container
 	known, err := c.folders.Names()
 	if err != nil {
 		return nil, err

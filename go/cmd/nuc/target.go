@@ -60,7 +60,7 @@ func (c *context) loadAll(args []string, nixpkgs string) ([]*target, error) {
 		for _, t := range found {
 			for _, other := range targets {
 				if other.descriptor.Name == t.descriptor.Name {
-					return nil, fmt.Errorf("container %s: named twice", t.descriptor.Name)
+					return nil, twice(other, t)
 				}
 			}
 			targets = append(targets, t)
@@ -78,12 +78,25 @@ func (c *context) resolve(arg, nixpkgs string) ([]*target, error) {
 		t, err := c.kept(arg)
 		return []*target{t}, err
 	case project.Is(arg):
+		files, err := project.Descriptors(arg)
+		if err != nil {
+			return nil, err
+		}
+		if len(files) > 0 {
+			return c.files(files)
+		}
 		p, name, err := project.Find(arg, nixpkgs)
 		if err != nil {
 			return nil, err
 		}
 		return c.build(p, name)
 	}
+	t, err := c.file(arg)
+	return []*target{t}, err
+}
+
+// file is the container of a descriptor's file.
+func (c *context) file(arg string) (*target, error) {
 	d, source, err := descriptor.ReadFile(arg)
 	if err != nil {
 		return nil, fmt.Errorf("descriptor %s: %w", arg, err)
@@ -96,7 +109,7 @@ func (c *context) resolve(arg, nixpkgs string) ([]*target, error) {
 	if real, err := filepath.EvalSymlinks(path); err == nil && strings.HasPrefix(real, "/nix/store/") {
 		t.storePath = real
 	}
-	return []*target{t}, nil
+	return t, nil
 }
 
 // isName tells a container's name from all else, which has a slash, a dot, a
@@ -182,40 +195,6 @@ func origin(container state.Container) *project.Project {
 		return nil
 	}
 	return &p
-}
-
-// findFolder returns the container that was started from a project's folder,
-// or, for FOLDER#NAME, that one of them.
-func (c *context) findFolder(arg string) (state.Container, error) {
-	folder, wanted, _ := strings.Cut(arg, "#")
-	if folder == "" {
-		folder = "."
-	}
-	folder, err := filepath.Abs(folder)
-	if err != nil {
-		return state.Container{}, err
-	}
-	if real, err := filepath.EvalSymlinks(folder); err == nil {
-		folder = real
-	}
-	names, err := c.known()
-	if err != nil {
-		return state.Container{}, err
-	}
-	var found []string
-	for _, n := range names {
-		p := origin(c.folders.Container(n))
-		if p != nil && (p.Folder == folder || p.File == folder) && (wanted == "" || p.Name == wanted || n == wanted) {
-			found = append(found, n)
-		}
-	}
-	switch len(found) {
-	case 1:
-		return c.folders.Container(found[0]), nil
-	case 0:
-		return state.Container{}, fmt.Errorf("container of %s: none was started from there yet: `nuc up %s` does, `nuc ps -a` lists those there are", arg, arg)
-	}
-	return state.Container{}, fmt.Errorf("container of %s: there are several: name one of %s", arg, strings.Join(found, ", "))
 }
 
 // notRunning explains ErrNotRunning for a container.

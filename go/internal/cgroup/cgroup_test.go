@@ -191,38 +191,6 @@ func TestBFQ(t *testing.T) {
 	}
 }
 
-func TestStats(t *testing.T) {
-	number := func(n uint64) *uint64 { return &n }
-	tests := []struct {
-		name  string
-		files map[string]string
-		want  Stats
-	}{
-		{"no controllers", map[string]string{"cpu.stat": "usage_usec 1234\nuser_usec 1\n"}, Stats{CPUMicroseconds: number(1234)}},
-		{"all", map[string]string{
-			"memory.current": "4096\n", "memory.max": "8192\n", "cpu.stat": "usage_usec 7\n", "pids.current": "3\n",
-			"memory.events": "low 0\nhigh 0\nmax 9\noom 2\noom_kill 1\noom_group_kill 0\n",
-		}, Stats{number(4096), number(8192), number(7), number(3), number(1)}},
-		{"no limit", map[string]string{"memory.max": "max\n", "memory.current": "1\n"}, Stats{MemoryCurrent: number(1)}},
-		{"nonsense", map[string]string{"memory.current": "-1\n", "cpu.stat": "", "pids.current": "x"}, Stats{}},
-	}
-	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) {
-			g := &Group{path: Path{Payload: tree(t, test.files)}}
-			if d := cmp.Diff(test.want, g.Stats()); d != "" {
-				t.Errorf("(-want +got):\n%s", d)
-			}
-			want := uint64(0)
-			if test.want.OOMKills != nil {
-				want = *test.want.OOMKills
-			}
-			if got := g.OOMKills(); got != want {
-				t.Errorf("OOMKills is %d", got)
-			}
-		})
-	}
-}
-
 // TestNothing holds that a Group without a cgroup does nothing.
 func TestNothing(t *testing.T) {
 	dir := tree(t, map[string]string{"proc/cgroup": "0::/\n", "proc/mountinfo": ""})
@@ -231,7 +199,7 @@ func TestNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	oneLine(t, g.Missing(), "no cgroup2", "systemd.unified_cgroup_hierarchy=1")
-	if g.Payload() != nil || g.Path() != "" || g.OOMKills() != 0 || g.Stats() != (Stats{}) {
+	if g.Payload() != nil || g.Path() != "" || g.Events() != (Events{}) || g.Stats() != (Stats{}) {
 		t.Errorf("%+v", g)
 	}
 	for name, err := range map[string]error{"Kill": g.Kill(), "Chown": g.Chown(1, 1), "Remove": g.Remove(), "Sweep": Sweep(g.Description())} {

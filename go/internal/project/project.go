@@ -86,7 +86,7 @@ func Find(arg, nixpkgs string) (p Project, name string, err error) {
 	case exists(folder, "configuration.nix"):
 		return Project{Folder: folder, Nixpkgs: nixpkgs}, "", nil
 	}
-	return Project{}, "", fmt.Errorf("project %s: neither a flake.nix nor a configuration.nix is in it: name a folder that has one, or start one with nix flake init", ref)
+	return Project{}, "", fmt.Errorf("project %s: neither a flake.nix, a configuration.nix nor a descriptor (*.json) is in it: name a folder that has one, or start one with nix flake init", ref)
 }
 
 func exists(folder, name string) bool {

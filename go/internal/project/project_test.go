@@ -64,7 +64,7 @@ func TestFind(t *testing.T) {
 		{arg: "classic", nixpkgs: "/n", want: Project{Folder: top + "/classic", Nixpkgs: "/n"}},
 		{arg: "flake", nixpkgs: "/n", err: "leave --nixpkgs out"},
 		{arg: "classic#web", err: "no flake.nix"},
-		{arg: "empty", err: "neither a flake.nix nor a configuration.nix"},
+		{arg: "empty", err: "neither a flake.nix, a configuration.nix nor a descriptor"},
 		{arg: "none", err: "no such folder"},
 		{arg: "empty/other.nix", err: "is no folder"},
 	}

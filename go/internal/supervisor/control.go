@@ -88,6 +88,7 @@ type Status struct {
 	Reason string `json:"reason,omitempty"`
 	// Output is what init printed last, of a start that failed.
 	Output []string `json:"output,omitempty"`
+	Shortage
 	// Reboots counts init's reboots in this run.
 	Reboots int `json:"reboots,omitempty"`
 }

@@ -67,10 +67,8 @@ func (s *Supervisor) claim() error {
 	if err := s.limit(); err != nil {
 		return err
 	}
-	if err := s.group.Chown(s.ids.RootUID(), s.ids.RootGID()); err != nil {
-		return err
-	}
-	return nil
+	s.watchShortage()
+	return s.group.Chown(s.ids.RootUID(), s.ids.RootGID())
 }
 
 // furnish makes the container's folders and what is in them.

@@ -65,6 +65,7 @@ type Supervisor struct {
 	notify  *notify.Socket
 	control *net.UnixListener
 	uuid    string
+	unwatch func() // ends watchShortage
 	// updating is held while another descriptor is taken over.
 	updating sync.Mutex
 	ports    []*port
@@ -190,6 +191,10 @@ func (s *Supervisor) classify(status syscall.WaitStatus) state.Exit {
 		exit.Reason = fmt.Sprintf("init exited with status %d", status.ExitStatus())
 	default:
 		exit.Reason = fmt.Sprintf("init was killed by %s", unix.SignalName(status.Signal()))
+	}
+	s.readShortage()
+	if victims := s.Status().Killed(); victims != "" {
+		exit.Reason += "; " + victims
 	}
 	return exit
 }
@@ -415,6 +420,9 @@ func (s *Supervisor) tearDown(left <-chan struct{}) {
 	}
 	if s.group != nil && s.group.Description().Supervisor != "" {
 		<-left // it is in one of the cgroups to be removed
+	}
+	if s.unwatch != nil {
+		s.unwatch()
 	}
 	if s.group != nil {
 		if err := s.group.Remove(); err != nil {
