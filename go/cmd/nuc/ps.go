@@ -164,7 +164,7 @@ func statusOf(container state.Container) *supervisor.Status {
 	return st
 }
 
-// portList is how ports are shown: 127.0.0.1:8080→80.
+// portList is how ports are shown: 127.0.0.1:8080→80, 127.0.0.1:8000-8010→8000-8010/udp.
 func portList(ports []supervisor.Port) string {
 	var parts []string
 	for _, p := range ports {
@@ -172,13 +172,61 @@ func portList(ports []supervisor.Port) string {
 		if strings.Contains(address, ":") {
 			address = "[" + address + "]"
 		}
-		text := fmt.Sprintf("%s:%d→%d", address, p.Host, p.Container)
+		text := fmt.Sprintf("%s:%s→%s", address, portRange(p.Host, p.Count), portRange(p.Container, p.Count))
 		if p.Protocol != "tcp" {
 			text += "/" + p.Protocol
 		}
 		parts = append(parts, text)
 	}
 	return strings.Join(parts, ", ")
+}
+
+// portRange is one port or several; a count of 0 is one.
+func portRange(first, count int) string {
+	if count <= 1 {
+		return strconv.Itoa(first)
+	}
+	return fmt.Sprintf("%d-%d", first, first+count-1)
+}
+
+// portNotes says what is special of a port, and what is wrong with it.
+func portNotes(p supervisor.Port) string {
+	var notes []string
+	for _, note := range []struct {
+		holds bool
+		text  string
+	}{
+		{p.SocketActivation, "starts the container"},
+		{p.ProxyProtocol, "PROXY protocol"},
+		{p.HandOver, "handed over"},
+	} {
+		if note.holds {
+			notes = append(notes, note.text)
+		}
+	}
+	if len(notes) == 0 {
+		return ""
+	}
+	return " (" + strings.Join(notes, ", ") + ")"
+}
+
+// unclaimed warns of ports that nobody in the container has taken.
+func unclaimed(st *supervisor.Status) []string {
+	var warnings []string
+	for _, p := range st.Ports {
+		if p.Unclaimed {
+			kind, address := "Stream", p.Address
+			if p.Protocol == "udp" {
+				kind = "Datagram"
+			}
+			if strings.Contains(address, ":") {
+				address = "[" + address + "]"
+			}
+			warnings = append(warnings, fmt.Sprintf("port %s was handed over, and nothing in the container has it: clients are refused until it is rebooted with a socket unit enabled that has Listen%s=%s:%d",
+				portList([]supervisor.Port{p}), kind, address, p.Container))
+		}
+	}
+	return warnings
 }
 
 type statusCommand struct {
@@ -261,7 +309,7 @@ func (d *detail) print(c *context) error {
 		row("reboots", "%d", d.Reboots)
 	}
 	for _, p := range d.Ports {
-		row("port", "%s", portList([]supervisor.Port{p}))
+		row("port", "%s%s", portList([]supervisor.Port{p}), portNotes(p))
 	}
 	if d.Cgroup != "" {
 		row("cgroup", "%s", d.Cgroup)
@@ -270,7 +318,7 @@ func (d *detail) print(c *context) error {
 		row("generation", "%d", d.Generation)
 	}
 	row("state folder", "%s", d.StateFolder)
-	for _, w := range d.Warnings {
+	for _, w := range append(unclaimed(&d.Status), d.Warnings...) {
 		row("warning", "%s", w)
 	}
 	return nil

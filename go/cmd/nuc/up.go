@@ -98,7 +98,15 @@ func (c *context) await(t *target, conn *seqpacket.Conn, st *supervisor.Status, 
 		case supervisor.Ready:
 			stopJobs()
 			show.print(summary(st))
+			for _, warning := range unclaimed(st) {
+				show.end()
+				fmt.Fprintln(c.stderr, printable(name+": "+warning))
+			}
 			c.warnDegraded(t.container, show)
+			return nil
+		case supervisor.Listening:
+			stopJobs()
+			show.print(summary(st))
 			return nil
 		case supervisor.Failed, supervisor.Stopped, supervisor.Stopping:
 			reason := st.Reason
@@ -154,6 +162,9 @@ func receiveStatus(conn *seqpacket.Conn) (*supervisor.Status, error) {
 
 func summary(st *supervisor.Status) string {
 	line := fmt.Sprintf("%s: ready in %.1f s", st.Name, st.ReadySeconds)
+	if st.State == supervisor.Listening {
+		line = st.Name + ": listening"
+	}
 	if ports := portList(st.Ports); ports != "" {
 		line += ", " + ports
 	}

@@ -319,7 +319,7 @@ var portKeys = []key{
 	{
 		name: "host", kind: isInteger, required: true, unit: "port", min: 0, max: math.MaxUint16, example: `8080`,
 		at:  func(d *Descriptor) any { return &d.port().Host },
-		doc: "Port on the host; 0 is one that the kernel chooses, which `nuc status` and `nuc ps` show. The same one can stand twice only with another address or protocol; `0.0.0.0` is every IPv4 address, `::` every IPv6 address.",
+		doc: "Port on the host; 0 is one that the kernel chooses, or with `network.ports[].count` the first of that many free ones in a row; `nuc status` and `nuc ps` show it. The same one can stand twice only with another address or protocol; `0.0.0.0` is every IPv4 address, `::` every IPv6 address.",
 	},
 	{
 		name: "container", kind: isInteger, required: true, unit: "port", min: 1, max: math.MaxUint16, example: `80`,

@@ -68,14 +68,11 @@ func checkPort(r *reader, o *object) {
 		r.refuseMember(host, fmt.Sprintf("%d, the port in the container, as handOver is true", p.Container), "make the two the same, or leave handOver out")
 		return
 	}
-	if m := o.get("count"); p.Host == 0 {
-		if m != nil && !m.bad && p.Count > 1 {
-			r.refuseMember(m, "1, as host is 0", "the kernel chooses one port at a time: give host the first one of the range")
-		}
-		return
+	fits := r.rangeFits(o, p.Count, "host", p.Host) && r.rangeFits(o, p.Count, "container", p.Container)
+	if p.Host == 0 {
+		return // what the kernel chooses is free
 	}
-	if !r.rangeFits(o, p.Count, "host", p.Host) || !r.rangeFits(o, p.Count, "container", p.Container) ||
-		!o.good("protocol") || !o.good("address") {
+	if !fits || !o.good("protocol") || !o.good("address") {
 		return
 	}
 	address := netip.MustParseAddr(p.Address).Unmap()

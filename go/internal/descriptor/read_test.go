@@ -238,7 +238,6 @@ func TestReadRefuses(t *testing.T) {
 		// ranges and kinds of ports
 		{"negative host port", ports(`{"host":-1,"container":53}`), Problems{{"network.ports[0].host", "-1", wantHostPort, ""}}},
 		{"range of none", ports(`{"host":1,"container":1,"count":0}`), Problems{{"network.ports[0].count", "0", wantPort, ""}}},
-		{"range that the kernel chooses", ports(`{"host":0,"container":1,"count":2}`), Problems{{"network.ports[0].count", "2", "1, as host is 0", "the kernel chooses one port at a time: give host the first one of the range"}}},
 		{"range beyond the last host port", ports(`{"host":65535,"container":1,"count":2}`), Problems{{"network.ports[0].count", "2", "at most 1, as host is 65535", "the last port is 65535"}}},
 		{"range beyond the last container port", ports(`{"count":65535,"host":1,"container":2}`), Problems{{"network.ports[0].count", "65535", "at most 65534, as container is 2", "the last port is 65535"}}},
 		{"ranges that overlap", ports(`{"host":8000,"container":1,"count":11},{"host":8010,"container":1,"count":2}`), Problems{{"network.ports[1].host", "8010", "ports 8010 to 8011, each declared once at 127.0.0.1", another}}},
@@ -412,9 +411,9 @@ func TestReadFillsDefaults(t *testing.T) {
 				{Listen: 1, To: "cache", Port: 2, Count: 3, Protocol: UDP, Address: "::1"},
 			}
 		}},
-		{"ports that the kernel chooses", ports(`{"host":0,"container":1},{"host":0,"container":1}`), func(d *Descriptor) {
+		{"ports that the kernel chooses", ports(`{"host":0,"container":1},{"host":0,"container":1},{"host":0,"container":2,"count":9}`), func(d *Descriptor) {
 			one := Port{Container: 1, Count: 1, Protocol: TCP, Address: "127.0.0.1"}
-			d.Network.Ports = []Port{one, one}
+			d.Network.Ports = []Port{one, one, {Container: 2, Count: 9, Protocol: TCP, Address: "127.0.0.1"}}
 		}},
 	}
 	for _, test := range tests {

@@ -50,6 +50,8 @@ func (k *keeper) exec(reply *seqpacket.Conn, e *Exec, m *seqpacket.Message) {
 	// Never unlocked: the thread is in the container's namespaces and ends with
 	// this goroutine.
 	runtime.LockOSThread()
+	held := m.Take(4)
+	defer closeAll(held)
 	p, err := k.start(e, m)
 	m.Close()
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"strconv"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -19,20 +20,29 @@ func InitMain() error {
 	// What is set on a thread (capabilities, parent-death signal, keyring) must
 	// be so on the one that calls execve.
 	runtime.LockOSThread()
-	const fdKeeper = 3
-	_ = unix.CloseRange(fdKeeper, ^uint(0), unix.CLOSE_RANGE_CLOEXEC)
-	conn, err := seqpacket.FromFile(os.NewFile(fdKeeper, "keeper"))
+	_ = unix.CloseRange(fdListeners, ^uint(0), unix.CLOSE_RANGE_CLOEXEC)
+	listeners, err := strconv.Atoi(os.Args[len(os.Args)-1])
+	if err != nil {
+		return errors.New("this is an inner part of nuc, not to be called by hand")
+	}
+	conn, err := seqpacket.FromFile(os.NewFile(uintptr(fdListeners+listeners), "keeper"))
 	if err != nil {
 		return fmt.Errorf("this is an inner part of nuc, not to be called by hand: %w", err)
 	}
-	if err := becomeInit(conn); err != nil {
+	if err := becomeInit(conn, listeners); err != nil {
 		_ = conn.Send(Reply{Kind: Failed, Error: err.Error(), Status: 125})
 		return err
 	}
 	return nil
 }
 
-func becomeInit(conn *seqpacket.Conn) error {
+// fdListeners is where sd_listen_fds(3) has the first socket that is handed over.
+const fdListeners = 3
+
+// becomeInit has the sockets to be handed over open from its birth, from
+// fdListeners on: so they are where they have to be before the runtime, which
+// can't be without its epoll instance, opens any file of its own there.
+func becomeInit(conn *seqpacket.Conn, listeners int) error {
 	m, err := conn.Receive()
 	if err != nil {
 		return err
@@ -78,7 +88,18 @@ func becomeInit(conn *seqpacket.Conn) error {
 			return os.NewSyscallError("dup3", err)
 		}
 	}
-	err = syscall.Exec(b.Init, append([]string{b.Init}, b.Arguments...), b.Environment)
+	for fd := fdListeners; fd < fdListeners+listeners; fd++ {
+		if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, 0); err != nil {
+			return os.NewSyscallError("fcntl F_SETFD", err)
+		}
+	}
+	environment := b.Environment
+	if listeners > 0 {
+		// systemd as pid 1 takes every socket that an execve leaves open, and
+		// reads neither (collect_fds in its src/core/main.c); other inits do.
+		environment = append(environment, fmt.Sprintf("LISTEN_FDS=%d", listeners), "LISTEN_PID=1")
+	}
+	err = syscall.Exec(b.Init, append([]string{b.Init}, b.Arguments...), environment)
 	switch {
 	case errors.Is(err, unix.ENOENT):
 		return fmt.Errorf("system.init: %s: not in the container's root, or its interpreter is not: check root and mounts", b.Init)

@@ -7,6 +7,7 @@ import (
 	"os/signal"
 	"runtime"
 	"runtime/debug"
+	"strconv"
 	"sync"
 	"syscall"
 	"unsafe"
@@ -119,8 +120,8 @@ func (k *keeper) serve(m *seqpacket.Message, netErr error) (leave bool) {
 		k.refuse(reply, m, err)
 	case r.Op == OpBoot && r.Boot != nil:
 		k.booted.Add(1)
-		go k.boot(reply, m)
-	case r.Op == OpExec && r.Exec != nil && len(m.FDs) == 4:
+		go k.boot(reply, r.Boot, m)
+	case r.Op == OpExec && r.Exec != nil && (len(m.FDs) == 4 || len(m.FDs) == 5):
 		go k.exec(reply, r.Exec, m)
 	case r.Op != OpExec && len(m.FDs) > 1:
 		k.refuse(reply, m, fmt.Errorf("request %q takes no file descriptors", r.Op))
@@ -151,11 +152,11 @@ func (k *keeper) refuse(reply *seqpacket.Conn, m *seqpacket.Message, err error) 
 // boot starts init and stays until it ends. The thread is locked all the while
 // since init's parent-death signal fires when the thread that forked it ends
 // (prctl(2), PR_SET_PDEATHSIG).
-func (k *keeper) boot(reply *seqpacket.Conn, m *seqpacket.Message) {
+func (k *keeper) boot(reply *seqpacket.Conn, b *Boot, m *seqpacket.Message) {
 	defer k.booted.Done()
 	defer reply.Close()
 	runtime.LockOSThread()
-	pid, files, err := k.startInit(m)
+	pid, files, err := k.startInit(b, m)
 	if err != nil {
 		_ = reply.Send(Reply{Kind: Failed, Error: err.Error(), Status: 125})
 		return
@@ -183,8 +184,12 @@ func (k *keeper) boot(reply *seqpacket.Conn, m *seqpacket.Message) {
 }
 
 // startInit returns init's pid, and its pidfd and both ends of its console.
-func (k *keeper) startInit(m *seqpacket.Message) (int, []*os.File, error) {
+func (k *keeper) startInit(b *Boot, m *seqpacket.Message) (int, []*os.File, error) {
 	defer m.Close()
+	if b.Listeners < 0 || b.Listeners >= len(m.FDs) {
+		return 0, nil, fmt.Errorf("%d sockets to be handed over, and %d file descriptors", b.Listeners, len(m.FDs))
+	}
+	listeners := m.FDs[len(m.FDs)-b.Listeners:]
 	conn, peer, err := seqpacket.Pair()
 	if err != nil {
 		return 0, nil, err
@@ -204,14 +209,19 @@ func (k *keeper) startInit(m *seqpacket.Message) (int, []*os.File, error) {
 		Setsid:       true,
 		PidFD:        &pidfd,
 	}
-	payload := m.Take(1)
-	if payload != nil {
+	var payload *os.File
+	if len(m.FDs) > 1+b.Listeners {
+		payload = m.Take(1)
 		attr.UseCgroupFD, attr.CgroupFD = true, int(payload.Fd())
 	}
-	pid, err := syscall.ForkExec(k.self.ImagePath(), []string{RoleInit}, &syscall.ProcAttr{
+	inherited := []uintptr{null.Fd(), null.Fd(), null.Fd()}
+	for _, f := range listeners {
+		inherited = append(inherited, f.Fd())
+	}
+	pid, err := syscall.ForkExec(k.self.ImagePath(), []string{RoleInit, strconv.Itoa(len(listeners))}, &syscall.ProcAttr{
 		Dir:   "/",
 		Env:   []string{},
-		Files: []uintptr{null.Fd(), null.Fd(), null.Fd(), peer.Fd()},
+		Files: append(inherited, peer.Fd()),
 		Sys:   attr,
 	})
 	if err != nil {

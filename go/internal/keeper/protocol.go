@@ -11,8 +11,9 @@
 //	supervisor            requests                          keeper
 //	   ── userns.Start: hello, mapped ─────────────────────▶
 //	   ── Guard [lock, runtime folder] ────────────────────▶
-//	   ── Request{boot, Boot} [reply, cgroup?] ────────────▶ ─┐
-//	   ── Request{exec, Exec} [reply, stdin, stdout, stderr]▶ │ in any order, any
+//	   ── Request{boot, Boot} [reply, cgroup?, listener, …] ▶ ─┐
+//	   ── Request{exec, Exec} [reply, stdin, stdout, stderr,
+//	                           held until it has ended?] ──▶  │ in any order, any
 //	   ── Request{sockets, Sockets} [reply] ───────────────▶  │ number of times
 //	   ── Request{listen, Listen} [reply] ─────────────────▶  │
 //	   ── Request{dial, Dial} [reply] ─────────────────────▶  │
@@ -29,7 +30,8 @@
 //	on a forget's reply:    Reply{started}
 //	instead of any of them: Reply{failed, error, status}
 //
-// Between the keeper and the process that becomes init:
+// Between the keeper and the process that becomes init, which is born with the
+// listeners that are handed over:
 //
 //	keeper ── Boot ──▶ init: makes the root, sets its parent-death signal
 //	keeper ◀── Reply{started} [console, its other end, devpts] ── init
@@ -91,6 +93,9 @@ type Boot struct {
 	// Rows and Columns are the console's size; 0 leaves it unset.
 	Rows    uint16 `json:"rows,omitempty"`
 	Columns uint16 `json:"columns,omitempty"`
+	// Listeners is how many sockets come along, to be handed to init as
+	// sd_listen_fds(3) has it.
+	Listeners int `json:"listeners,omitempty"`
 }
 
 // Exec asks to start a process in the container.

@@ -27,6 +27,8 @@ type Place struct {
 	Address string `json:"address,omitempty"`
 	// Port is 0 for one that the kernel chooses.
 	Port int `json:"port,omitempty"`
+	// Both has the address :: take IPv4 clients as well.
+	Both bool `json:"both,omitempty"`
 	// Path is absolute (unix); the folder that it is in must be there.
 	Path string `json:"path,omitempty"`
 	// Mode of the socket's file (unix): 0 is 0600.
@@ -144,8 +146,11 @@ func bind(fd int, p Place) error {
 	if family == unix.AF_INET {
 		to = &unix.SockaddrInet4{Port: p.Port, Addr: address.As4()}
 	} else {
-		// The other family has a socket of its own.
-		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1); err != nil {
+		only := 1 // the other family has a socket of its own
+		if p.Both {
+			only = 0
+		}
+		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, only); err != nil {
 			return os.NewSyscallError("setsockopt IPV6_V6ONLY", err)
 		}
 		to = &unix.SockaddrInet6{Port: p.Port, Addr: address.As16()}

@@ -31,6 +31,9 @@ const (
 	OpStop    = "stop"    // the connection ends when the container has
 	OpConsole = "console" // answered by a Console
 	OpUpdate  = "update"  // answered by a keeper.Reply
+	// OpUse starts a container that only listens, and keeps it from being stopped
+	// as idle until the connection ends. Answered by a keeper.Reply when it is up.
+	OpUse = "use"
 )
 
 // Command is what a client asks for.
@@ -44,6 +47,9 @@ type Command struct {
 	Descriptor []byte `json:"descriptor,omitempty"`
 	Generation int    `json:"generation,omitempty"`
 	StorePath  string `json:"storePath,omitempty"`
+	// Passive does not start a container that only listens, and does not keep it
+	// from being stopped as idle (keeper.OpExec; OpSockets and OpDial only start).
+	Passive bool `json:"passive,omitempty"`
 }
 
 // Console is the end of what init printed.
@@ -55,15 +61,16 @@ type Console struct {
 type State string
 
 // States of a container. Stopped and Failed are those of a container without
-// supervisor.
+// supervisor; Listening one that a client will start.
 const (
-	Starting State = "starting"
-	Running  State = "running"
-	Ready    State = "ready"
-	Degraded State = "degraded"
-	Stopping State = "stopping"
-	Stopped  State = "stopped"
-	Failed   State = "failed"
+	Listening State = "listening"
+	Starting  State = "starting"
+	Running   State = "running"
+	Ready     State = "ready"
+	Degraded  State = "degraded"
+	Stopping  State = "stopping"
+	Stopped   State = "stopped"
+	Failed    State = "failed"
 )
 
 // Status is a supervisor's account of its container.
@@ -84,7 +91,8 @@ type Status struct {
 	Waiting string `json:"waiting,omitempty"`
 	// Warnings are the things that this host does not allow.
 	Warnings []string `json:"warnings,omitempty"`
-	// Reason says how the last run ended (stopped, failed), or why a start failed.
+	// Reason says how the last run ended (stopped, failed, listening), or why a
+	// start failed.
 	Reason string `json:"reason,omitempty"`
 	// Output is what init printed last, of a start that failed.
 	Output []string `json:"output,omitempty"`
@@ -93,12 +101,21 @@ type Status struct {
 	Reboots int `json:"reboots,omitempty"`
 }
 
-// Port is a served port.
+// Port is a declared port, or a range of them, as it is in force.
 type Port struct {
-	Protocol  string `json:"protocol"`
-	Address   string `json:"address"`
-	Host      int    `json:"host"`
-	Container int    `json:"container"`
+	Protocol string `json:"protocol"`
+	Address  string `json:"address"`
+	// Host is the number on the host, also where the kernel chose it.
+	Host      int `json:"host"`
+	Container int `json:"container"`
+	// Count is how many consecutive ports it is, left out where it is one.
+	Count            int  `json:"count,omitempty"`
+	ProxyProtocol    bool `json:"proxyProtocol,omitempty"`
+	HandOver         bool `json:"handOver,omitempty"`
+	SocketActivation bool `json:"socketActivation,omitempty"`
+	// Unclaimed tells of a port whose socket was handed over and that nobody in
+	// the container has: clients are refused.
+	Unclaimed bool `json:"unclaimed,omitempty"`
 }
 
 // ErrNotRunning is returned by Connect for a container without supervisor.
@@ -153,15 +170,21 @@ func gone(err error) error {
 	return ErrNotRunning
 }
 
-// serveControl accepts clients until the listener is closed.
+// serveControl accepts clients, from its first call until the listener is closed.
 func (s *Supervisor) serveControl() {
-	for {
-		c, err := s.control.AcceptUnix()
-		if err != nil {
-			return
-		}
-		go s.serveClient(seqpacket.New(c))
+	if s.serving {
+		return
 	}
+	s.serving = true
+	go func() {
+		for {
+			c, err := s.control.AcceptUnix()
+			if err != nil {
+				return
+			}
+			go s.serveClient(seqpacket.New(c))
+		}
+	}()
 }
 
 func (s *Supervisor) serveClient(conn *seqpacket.Conn) {
@@ -181,6 +204,7 @@ func (s *Supervisor) serveClient(conn *seqpacket.Conn) {
 	}
 	switch c.Op {
 	case OpStatus:
+		s.checkHandedOver()
 		_ = conn.Send(s.Status())
 	case OpWait:
 		s.stream(conn)
@@ -194,25 +218,72 @@ func (s *Supervisor) serveClient(conn *seqpacket.Conn) {
 		timeout := time.Duration(c.TimeoutSeconds) * time.Second
 		s.Stop(c.Kill, timeout)
 		<-s.ended
+	case OpUse:
+		s.answerUse(conn)
 	case keeper.OpExec, keeper.OpSockets, keeper.OpListen, keeper.OpDial, keeper.OpForget:
-		s.handOn(conn, m, c.Request)
+		s.handOn(conn, m, &c)
 	default:
-		_ = conn.Send(keeper.Reply{
-			Kind: keeper.Failed, Status: 125,
-			Error: fmt.Sprintf("command %q is not understood: the container was started by another version of nuc; restart it", c.Op),
-		})
+		refuse(conn, fmt.Sprintf("command %q is not understood: the container was started by another version of nuc; restart it", c.Op))
 	}
 }
 
-// handOn gives a client's connection to the keeper.
-func (s *Supervisor) handOn(conn *seqpacket.Conn, m *seqpacket.Message, r keeper.Request) {
+func refuse(conn *seqpacket.Conn, why string) {
+	_ = conn.Send(keeper.Reply{Kind: keeper.Failed, Error: why, Status: 125})
+}
+
+// answerUse has the container up for as long as the client wants.
+func (s *Supervisor) answerUse(conn *seqpacket.Conn) {
+	defer s.use()()
+	if err := s.wake(); err != nil {
+		refuse(conn, err.Error())
+		return
+	}
+	if conn.Send(keeper.Reply{Kind: keeper.Started}) == nil {
+		_, _ = conn.Receive()
+	}
+}
+
+// handOn gives a client's connection to the keeper. A command that is not
+// passive keeps the container in use until it has ended: the keeper has one end
+// of a pipe meanwhile.
+func (s *Supervisor) handOn(conn *seqpacket.Conn, m *seqpacket.Message, c *Command) {
 	f, err := conn.File()
 	if err != nil {
 		return
 	}
 	defer f.Close()
-	if err := s.keeper.Conn.Send(r, append([]*os.File{f}, m.FDs...)...); err != nil {
-		_ = conn.Send(keeper.Reply{Kind: keeper.Failed, Error: "the container is just stopping", Status: 125})
+	files := append([]*os.File{f}, m.FDs...)
+	if wakes := c.Op == keeper.OpExec || c.Op == keeper.OpSockets || c.Op == keeper.OpDial; wakes && !c.Passive {
+		done := s.use()
+		if err := s.wake(); err != nil {
+			done()
+			refuse(conn, err.Error())
+			return
+		}
+		if c.Op != keeper.OpExec || len(m.FDs) != 3 {
+			defer done()
+		} else {
+			r, w, err := os.Pipe()
+			if err != nil {
+				done()
+				refuse(conn, err.Error())
+				return
+			}
+			defer w.Close()
+			go func() {
+				_, _ = r.Read(make([]byte, 1))
+				r.Close()
+				done()
+			}()
+			files = append(files, w)
+		}
+	}
+	err = s.ask(c.Request, files...)
+	if s.Status().State == Listening && errors.Is(err, errNotUp) {
+		err = errors.New("it only listens: a client of its ports starts it, and so do `nuc exec` and `nuc login`")
+	}
+	if err != nil {
+		refuse(conn, err.Error())
 	}
 }
 

@@ -26,23 +26,8 @@ import (
 // hostFolder, below the runtime folder, is /run/host in the container.
 const hostFolder = "host"
 
-// prepare makes all that the container needs of the host, cheapest and
-// likeliest to fail first. The keeper, which takes longest, is started beside
-// what comes after the cgroup that it has to be in.
-func (s *Supervisor) prepare() error {
-	if err := s.claim(); err != nil {
-		return err
-	}
-	up := make(chan error, 1)
-	go func() { up <- s.startKeeper() }()
-	err := s.furnish()
-	if kerr := <-up; err == nil {
-		err = kerr
-	}
-	return err
-}
-
-// claim takes what others could have: ids, ports, a cgroup with its limits.
+// claim takes what others could have for as long as the container is up: ids
+// and ports.
 func (s *Supervisor) claim() error {
 	d := s.descriptor()
 	var err error
@@ -55,9 +40,34 @@ func (s *Supervisor) claim() error {
 	if err := checkStore(d); err != nil {
 		return err
 	}
-	if err := s.listen(); err != nil {
+	return s.listen()
+}
+
+// prepare makes all that a run needs of the host, cheapest and likeliest to
+// fail first. The keeper, which takes longest, is started beside what comes
+// after the cgroup that it has to be in.
+func (s *Supervisor) prepare() error {
+	s.updating.Lock()
+	defer s.updating.Unlock()
+	if err := s.openGroup(); err != nil {
 		return err
 	}
+	up := make(chan error, 1)
+	go func() { up <- s.startKeeper() }()
+	err := s.settle()
+	if err == nil {
+		err = s.furnish()
+	}
+	if kerr := <-up; err == nil {
+		err = kerr
+	}
+	return err
+}
+
+// openGroup makes the container's cgroup with its limits.
+func (s *Supervisor) openGroup() error {
+	d := s.descriptor()
+	var err error
 	if s.group, err = cgroup.Open(d.Name); err != nil {
 		return err
 	}
@@ -71,8 +81,11 @@ func (s *Supervisor) claim() error {
 	return s.group.Chown(s.ids.RootUID(), s.ids.RootGID())
 }
 
-// furnish makes the container's folders and what is in them.
-func (s *Supervisor) furnish() error {
+// settle makes what stays from the first run to the last, once.
+func (s *Supervisor) settle() error {
+	if s.control != nil {
+		return nil
+	}
 	generation, err := s.record()
 	if err != nil {
 		return err
@@ -80,13 +93,20 @@ func (s *Supervisor) furnish() error {
 	if s.uuid, err = s.o.Container.UUID(); err != nil {
 		return fmt.Errorf("state folder: %w", err)
 	}
-	if err := s.hostFolder(s.uuid); err != nil {
-		return err
-	}
 	if s.control, err = seqpacket.Listen(s.lock.Folder, ControlSocket); err != nil {
 		return fmt.Errorf("control socket in %s: %w", s.o.Container.Runtime, err)
 	}
-	s.change(func(st *Status) { st.Generation, st.Cgroup = generation, s.group.Path() })
+	s.o.Container.ForgetExit()
+	s.change(func(st *Status) { st.Generation = generation })
+	return nil
+}
+
+// furnish makes what is in the container's folders.
+func (s *Supervisor) furnish() error {
+	if err := s.hostFolder(s.uuid); err != nil {
+		return err
+	}
+	s.change(func(st *Status) { st.Cgroup = s.group.Path() })
 	return nil
 }
 
@@ -102,13 +122,18 @@ func (s *Supervisor) bootRequest() (keeper.Boot, error) {
 	return keeper.Boot{
 		Plan: plan, Hostname: d.Name,
 		Init: d.System.Init, Arguments: d.System.Arguments, Environment: environment(d, s.uuid),
-		Rows: s.o.Rows, Columns: s.o.Columns,
+		Rows: s.o.Rows, Columns: s.o.Columns, Listeners: len(s.handedOver()),
 	}, nil
 }
 
+// warn tells a thing once, also where several runs come upon it.
 func (s *Supervisor) warn(text string) {
 	s.log.Warn(text, "container", s.descriptor().Name)
-	s.change(func(st *Status) { st.Warnings = append(st.Warnings, text) })
+	s.change(func(st *Status) {
+		if !slices.Contains(st.Warnings, text) {
+			st.Warnings = append(slices.Clone(st.Warnings), text)
+		}
+	})
 }
 
 // limit applies the descriptor's resources.
@@ -297,6 +322,9 @@ func (s *Supervisor) hostFolder(uuid string) error {
 	folder := os.NewFile(uintptr(fd), dir)
 	defer folder.Close()
 	path := fmt.Sprintf("/proc/self/fd/%d/notify", fd)
+	if err := unix.Unlinkat(fd, "notify", 0); err != nil && err != unix.ENOENT { // an earlier run's
+		return &os.PathError{Op: "unlink", Path: dir + "/notify", Err: err}
+	}
 	if s.notify, err = notify.Listen(folder, path, int(s.ids.RootUID()), int(s.ids.RootGID())); err != nil {
 		return fmt.Errorf("notification socket in %s: %w", dir, err)
 	}
@@ -316,11 +344,12 @@ func (s *Supervisor) startKeeper() error {
 		Map:        s.ids,
 		Program:    s.program,
 	})
-	s.program = nil // Start has closed it
 	if err != nil {
 		return err
 	}
+	s.mu.Lock()
 	s.keeper = child
+	s.mu.Unlock()
 	return child.Conn.Send(keeper.Guard{Cgroup: s.group.Description(), PrivateNetwork: private}, s.lock.File, s.lock.Folder)
 }
 

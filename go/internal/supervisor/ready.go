@@ -10,14 +10,15 @@ import (
 	"time"
 
 	"github.com/nix-user-containers/nuc/go/internal/keeper"
+	"github.com/nix-user-containers/nuc/go/internal/notify"
 	"github.com/nix-user-containers/nuc/go/internal/seqpacket"
 	"github.com/nix-user-containers/nuc/go/internal/state"
 )
 
 // readNotifications follows what init says until the socket is closed.
-func (s *Supervisor) readNotifications() {
+func (s *Supervisor) readNotifications(socket *notify.Socket) {
 	for {
-		m, err := s.notify.Receive()
+		m, err := socket.Receive()
 		if err != nil {
 			return
 		}
@@ -44,6 +45,7 @@ func (s *Supervisor) awaitReady(begun time.Time, stopped <-chan struct{}) {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	late := context.AfterFunc(ctx, func() {
+		s.enter(phaseUp) // whoever waits has waited long enough
 		s.change(func(st *Status) {
 			if st.State == Starting {
 				st.State = Running
@@ -64,6 +66,8 @@ func (s *Supervisor) awaitReady(begun time.Time, stopped <-chan struct{}) {
 		return
 	}
 	late()
+	s.enter(phaseUp)
+	s.checkHandedOver()
 	s.change(func(st *Status) {
 		if st.State == Starting || st.State == Running {
 			st.State, st.Waiting = Ready, ""
@@ -121,19 +125,19 @@ func (s *Supervisor) Run(ctx context.Context, arguments ...string) (string, sysc
 	defer peer.Close()
 	request := keeper.Request{Op: keeper.OpExec, Exec: &keeper.Exec{Arguments: arguments}}
 	return output(ctx, reply, func(stdio ...*os.File) error {
-		return s.keeper.Conn.Send(request, append([]*os.File{peer}, stdio...)...)
+		return s.ask(request, append([]*os.File{peer}, stdio...)...)
 	})
 }
 
 // Run runs a command in a running container, from another process than its
-// supervisor's, and returns its standard output.
+// supervisor's, and returns its standard output. It starts no container.
 func Run(ctx context.Context, c state.Container, e keeper.Exec) (string, syscall.WaitStatus, error) {
 	conn, err := Connect(c)
 	if err != nil {
 		return "", 0, err
 	}
 	return output(ctx, conn, func(stdio ...*os.File) error {
-		return conn.Send(Command{Request: keeper.Request{Op: keeper.OpExec, Exec: &e}}, stdio...)
+		return conn.Send(Command{Request: keeper.Request{Op: keeper.OpExec, Exec: &e}, Passive: true}, stdio...)
 	})
 }
 

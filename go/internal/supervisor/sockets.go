@@ -80,9 +80,9 @@ func (s *Supervisor) asKeeper(r keeper.Request) (*seqpacket.Conn, error) {
 		return nil, err
 	}
 	defer peer.Close()
-	if err := s.keeper.Conn.Send(r, peer); err != nil {
+	if err := s.ask(r, peer); err != nil {
 		reply.Close()
-		return nil, fmt.Errorf("keeper: %w", err)
+		return nil, err
 	}
 	return reply, nil
 }

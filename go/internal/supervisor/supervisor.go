@@ -10,7 +10,6 @@ import (
 	"net"
 	"os"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -53,41 +52,42 @@ type Options struct {
 	Program *userns.Program
 }
 
-// Supervisor is a running container.
+// Supervisor is a container that is up: it runs, or it listens for the first
+// client that it is to run for.
 type Supervisor struct {
 	o       Options
 	log     hclog.Logger
 	lock    *state.Lock
 	ids     idmap.Map
-	group   *cgroup.Group
-	keeper  *userns.Child
-	program *userns.Program // the keeper's, until it is started
-	notify  *notify.Socket
+	program *userns.Program // what keepers are made of
 	control *net.UnixListener
+	serving bool // the control socket is
 	uuid    string
-	unwatch func() // ends watchShortage
-	// updating is held while another descriptor is taken over.
+	// updating is held while another descriptor is taken over, and while a run
+	// begins or ends.
 	updating sync.Mutex
-	ports    []*port
-	// sockets are unconnected ones of the container's network.
-	sockets4, sockets6 relay.Stock
+	activation
 
-	console console.Log
-	ended   chan struct{}
-	halt    chan stopRequest
+	// What one run of the container has: there is none of it while the container
+	// only listens.
+	group   *cgroup.Group
+	unwatch func() // ends watchShortage
+	notify  *notify.Socket
+	// sockets and packets are unconnected ones of the container's network.
+	sockets4, sockets6, packets4, packets6 relay.Stock
 	// announced holds a token once init has said READY=1.
 	announced chan struct{}
+	console   console.Log
+
+	ended chan struct{}
+	halt  chan stopRequest
 
 	mu          sync.Mutex
 	status      Status
-	init        *os.File // pidfd of the running init
-	forced      string   // why init was killed, if it was
+	keeper      *userns.Child // nil while there is none
+	init        *os.File      // pidfd of the running init
+	forced      string        // why init was killed, if it was
 	subscribers map[chan struct{}]bool
-}
-
-type stopRequest struct {
-	kill    bool
-	timeout time.Duration
 }
 
 // HeldError says that another supervisor runs the container.
@@ -104,17 +104,24 @@ func (e HeldError) Error() string {
 	return fmt.Sprintf("container %s: is running already, held by %s: see `nuc status %s`, or stop it with `nuc stop %s`", e.Name, holder, e.Name, e.Name)
 }
 
+// newSupervisor has started nothing yet.
+func newSupervisor(o Options) *Supervisor {
+	s := &Supervisor{
+		o: o, log: o.Log, ended: make(chan struct{}), halt: make(chan stopRequest, 2), announced: make(chan struct{}, 1),
+		subscribers: map[chan struct{}]bool{}, activation: newActivation(),
+		status: Status{Name: o.Descriptor.Name, State: Starting, Started: time.Now(), Supervisor: os.Getpid()},
+	}
+	for i, network := range []string{socket.TCP4, socket.TCP6, socket.UDP4, socket.UDP6} {
+		s.stocks()[i].Make = func(n int) ([]*os.File, error) { return s.Sockets(network, n) }
+	}
+	s.console.SetOutput(o.Output)
+	return s
+}
+
 // Start starts the container and returns when it has ended. An error means that
 // it could not be started, and that nothing is left of the attempt.
 func Start(o Options, started func(*Supervisor)) (state.Exit, error) {
-	s := &Supervisor{
-		o: o, log: o.Log, ended: make(chan struct{}), halt: make(chan stopRequest, 2), announced: make(chan struct{}, 1),
-		subscribers: map[chan struct{}]bool{},
-		status:      Status{Name: o.Descriptor.Name, State: Starting, Started: time.Now(), Supervisor: os.Getpid()},
-	}
-	s.sockets4.Make = func(n int) ([]*os.File, error) { return s.Sockets(socket.TCP4, n) }
-	s.sockets6.Make = func(n int) ([]*os.File, error) { return s.Sockets(socket.TCP6, n) }
-	s.console.SetOutput(o.Output)
+	s := newSupervisor(o)
 	lock, err := o.Container.Acquire()
 	if errors.Is(err, state.ErrHeld) {
 		return state.Exit{}, HeldError{Name: o.Descriptor.Name, PID: o.Container.Holder()}
@@ -133,7 +140,7 @@ func Start(o Options, started func(*Supervisor)) (state.Exit, error) {
 	if o.Report != nil {
 		reports.Go(func() { s.stream(o.Report) })
 	}
-	exit, err := s.run()
+	exit, err := s.supervise()
 	left := s.dismissKeeper()
 	s.end(exit, err)
 	s.tearDown(left)
@@ -142,25 +149,54 @@ func Start(o Options, started func(*Supervisor)) (state.Exit, error) {
 	return exit, err
 }
 
-// run prepares, boots, and boots again after each reboot.
-func (s *Supervisor) run() (state.Exit, error) {
-	if err := s.prepare(); err != nil {
+// supervise runs the container once, or, where clients start it, each time that
+// there is one, until it is to end for good.
+func (s *Supervisor) supervise() (state.Exit, error) {
+	failed := func(err error) (state.Exit, error) {
 		return state.Exit{}, fmt.Errorf("container %s: %w", s.o.Container.Name, err)
 	}
-	s.o.Container.ForgetExit()
-	go s.serveControl()
-	go s.readNotifications()
-	for _, p := range s.ports {
-		p.serve(s)
+	if err := s.claim(); err != nil {
+		return failed(err)
 	}
+	if s.activated() {
+		if err := s.rehearse(); err != nil {
+			return failed(err)
+		}
+		s.serveControl()
+	}
+	for {
+		if s.activated() && !s.awaitClient() {
+			return state.Exit{Time: time.Now(), Clean: true, Reason: "stopped while it listened"}, nil
+		}
+		exit, err := s.run()
+		if s.final() {
+			if err != nil {
+				return failed(err)
+			}
+			return exit, nil
+		}
+		s.clearRun(s.dismissKeeper())
+		s.noteRun(exit, err)
+	}
+}
+
+// run prepares, boots, and boots again after each reboot.
+func (s *Supervisor) run() (state.Exit, error) {
+	s.beginRun()
+	if err := s.prepare(); err != nil {
+		return state.Exit{}, err
+	}
+	go s.readNotifications(s.notify)
+	s.serveControl()
+	s.enter(phaseStarting)
 	for {
 		boot, err := s.bootRequest()
 		if err != nil {
-			return state.Exit{}, fmt.Errorf("container %s: %w", s.o.Container.Name, err)
+			return state.Exit{}, err
 		}
 		status, err := s.boot(boot)
 		if err != nil {
-			return state.Exit{}, fmt.Errorf("container %s: %w", s.o.Container.Name, err)
+			return state.Exit{}, err
 		}
 		// reboot(2) in a pid namespace ends init with SIGHUP for a restart and
 		// SIGINT for a halt or poweroff (Linux 3.4).
@@ -173,192 +209,20 @@ func (s *Supervisor) run() (state.Exit, error) {
 	}
 }
 
-// killed is why init was killed if that was asked for.
-const killed = "killed"
-
-// classify says how init ended.
-func (s *Supervisor) classify(status syscall.WaitStatus) state.Exit {
-	exit := state.Exit{Time: time.Now()}
-	forced := s.why()
-	switch {
-	case forced != "":
-		exit.Asked, exit.Reason = forced == killed, forced
-	case status.Signaled() && status.Signal() == unix.SIGINT:
-		exit.Clean, exit.Reason = true, "powered off"
-	case status.Exited() && status.ExitStatus() == 0:
-		exit.Clean, exit.Reason = true, "init exited"
-	case status.Exited():
-		exit.Reason = fmt.Sprintf("init exited with status %d", status.ExitStatus())
-	default:
-		exit.Reason = fmt.Sprintf("init was killed by %s", unix.SignalName(status.Signal()))
-	}
-	s.readShortage()
-	if victims := s.Status().Killed(); victims != "" {
-		exit.Reason += "; " + victims
-	}
-	return exit
-}
-
-func (s *Supervisor) why() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.forced
-}
-
-// boot starts init once and waits for its end.
-func (s *Supervisor) boot(b keeper.Boot) (syscall.WaitStatus, error) {
-	reply, peer, err := seqpacket.Pair()
-	if err != nil {
-		return 0, err
-	}
-	defer reply.Close()
-	fds := []*os.File{peer}
-	if payload := s.group.Payload(); payload != nil {
-		fds = append(fds, payload)
-	}
-	select { // an earlier init's word
-	case <-s.announced:
+// beginRun forgets what an earlier run came to.
+func (s *Supervisor) beginRun() {
+	select { // who asked for it gets this one
+	case <-s.demand:
 	default:
 	}
-	begun := time.Now()
-	err = s.keeper.Conn.Send(keeper.Request{Op: keeper.OpBoot, Boot: &b}, fds...)
-	peer.Close()
-	if err != nil {
-		return 0, fmt.Errorf("keeper: %w", err)
-	}
-	m, r, err := receive(reply)
-	if err != nil {
-		return 0, err
-	}
-	if r.Kind != keeper.Started || len(m.FDs) != 3 {
-		m.Close()
-		return 0, errors.New(r.Error)
-	}
-	pidfd, slave := m.Take(0), m.Take(2)
-	// Held open so that the console outlives every process that has it open.
-	defer slave.Close()
-	terminal, err := console.Pollable(m.Take(1))
-	if err != nil {
-		return 0, err
-	}
-	s.adopt(pidfd)
-	pumped := make(chan struct{})
-	go func() {
-		_ = console.Pump(&s.console, terminal)
-		close(pumped)
-	}()
-	stopped := make(chan struct{})
-	go s.serveStop(pidfd, stopped)
-	ready := make(chan struct{})
-	go func() {
-		s.awaitReady(begun, stopped)
-		close(ready)
-	}()
-
-	m, r, err = receive(reply)
-	close(stopped)
-	s.adopt(nil)
-	<-ready
-	// What init printed last is still in the terminal.
-	slave.Close()
-	select {
-	case <-pumped:
-	case <-time.After(time.Second):
-	}
-	terminal.Close()
-	<-pumped
-	if err != nil {
-		// The keeper is gone, and with it the pid that could be waited for.
-		_ = unix.PidfdSendSignal(int(pidfd.Fd()), unix.SIGKILL, nil, 0)
-		pidfd.Close()
-		s.setForced("its keeper was killed")
-		return 0, nil
-	}
-	m.Close()
-	pidfd.Close()
-	if r.Kind != keeper.Exited {
-		return 0, errors.New(r.Error)
-	}
-	return syscall.WaitStatus(r.Status), nil
-}
-
-// receive waits for a keeper's reply.
-func receive(conn *seqpacket.Conn) (*seqpacket.Message, keeper.Reply, error) {
-	var r keeper.Reply
-	m, err := conn.Receive()
-	if err != nil {
-		return nil, r, errors.New("its keeper was killed")
-	}
-	if err := m.Decode(&r); err != nil {
-		m.Close()
-		return nil, r, fmt.Errorf("keeper: %w", err)
-	}
-	return m, r, nil
-}
-
-func (s *Supervisor) adopt(pidfd *os.File) {
 	s.mu.Lock()
-	s.init = pidfd
+	s.forced, s.idle, s.wasUp = "", false, false
 	s.mu.Unlock()
-	if pidfd != nil {
-		pid := pidOf(pidfd)
-		s.change(func(st *Status) { st.Init = pid })
-	}
-}
-
-// setForced notes why init had to be killed; the first reason stands.
-func (s *Supervisor) setForced(reason string) {
-	s.mu.Lock()
-	if s.forced == "" {
-		s.forced = reason
-	}
-	s.mu.Unlock()
-}
-
-// Stop asks init to power off, and kills it when timeout (0: the descriptor's)
-// has passed, or at once. It returns immediately; a second call with kill set
-// does not wait for the first one's timeout.
-func (s *Supervisor) Stop(kill bool, timeout time.Duration) {
-	if timeout == 0 {
-		timeout = time.Duration(s.descriptor().System.Stop.TimeoutSeconds) * time.Second
-	}
-	select {
-	case s.halt <- stopRequest{kill, timeout}:
-	default: // two are waiting already
-	}
-}
-
-// serveStop carries stop requests out while one init lives.
-func (s *Supervisor) serveStop(pidfd *os.File, stopped <-chan struct{}) {
-	signal, err := descriptor.ParseSignal(s.descriptor().System.Stop.Signal)
-	if err != nil {
-		signal = unix.SIGTERM
-	}
-	var deadline <-chan time.Time
-	for {
-		var request stopRequest
-		select {
-		case <-stopped:
-			return
-		case request = <-s.halt:
-		case <-deadline:
-			request.kill = true
-		}
-		s.change(func(st *Status) { st.State = Stopping })
-		if request.kill {
-			reason := killed
-			if deadline != nil {
-				reason = "killed: it did not stop in time"
-			}
-			s.setForced(reason)
-			_ = unix.PidfdSendSignal(int(pidfd.Fd()), unix.SIGKILL, nil, 0)
-			continue
-		}
-		if deadline == nil {
-			_ = unix.PidfdSendSignal(int(pidfd.Fd()), signal, nil, 0)
-			deadline = time.After(request.timeout)
-		}
-	}
+	s.change(func(st *Status) {
+		st.State, st.Started = Starting, time.Now()
+		st.Doing, st.Waiting, st.Reason, st.Output, st.ReadySeconds, st.Reboots = "", "", "", nil, 0, 0
+		st.Shortage = Shortage{}
+	})
 }
 
 // lastLines is how much of a failed start's console is worth showing.
@@ -384,55 +248,86 @@ func (s *Supervisor) end(exit state.Exit, err error) {
 	})
 }
 
-// dismissKeeper lets the keeper end beside the rest of the tear-down; the
+// ask sends a request to the keeper. It is an error while there is none.
+func (s *Supervisor) ask(r keeper.Request, files ...*os.File) error {
+	s.mu.Lock()
+	k := s.keeper
+	s.mu.Unlock()
+	if k == nil {
+		return errNotUp
+	}
+	if err := k.Conn.Send(r, files...); err != nil {
+		return errors.New("the container is just stopping")
+	}
+	return nil
+}
+
+// errNotUp is what there is to be said of a container without keeper.
+var errNotUp = errors.New("the container is not up")
+
+// dismissKeeper lets the keeper end beside what else there is to undo; the
 // channel is closed when it has.
 func (s *Supervisor) dismissKeeper() <-chan struct{} {
+	s.mu.Lock()
+	k := s.keeper
+	s.keeper = nil
+	s.mu.Unlock()
 	left := make(chan struct{})
-	if s.keeper == nil {
+	if k == nil {
 		close(left)
 		return left
 	}
-	_ = s.keeper.Conn.Send(keeper.Request{Op: keeper.OpLeave})
+	_ = k.Conn.Send(keeper.Request{Op: keeper.OpLeave})
 	go func() {
-		_, _ = s.keeper.Wait()
+		_, _ = k.Wait()
+		k.Close()
 		close(left)
 	}()
 	return left
 }
 
-// tearDown undoes what prepare did, as far as it came.
-func (s *Supervisor) tearDown(left <-chan struct{}) {
+// clearRun undoes what a run made, as far as it came, once its keeper has left.
+func (s *Supervisor) clearRun(left <-chan struct{}) {
 	s.updating.Lock()
 	defer s.updating.Unlock()
-	if s.program != nil {
-		s.program.Close()
-	}
-	for _, p := range s.ports {
-		p.close()
-	}
-	s.sockets4.Close()
-	s.sockets6.Close()
-	if s.control != nil {
-		s.control.Close()
+	for _, stock := range s.stocks() {
+		stock.Flush()
 	}
 	if s.notify != nil {
 		s.notify.Close()
+		s.notify = nil
 	}
 	if s.group != nil && s.group.Description().Supervisor != "" {
 		<-left // it is in one of the cgroups to be removed
 	}
 	if s.unwatch != nil {
 		s.unwatch()
+		s.unwatch = nil
 	}
 	if s.group != nil {
 		if err := s.group.Remove(); err != nil {
 			s.log.Warn("could not remove the container's cgroup", "error", err)
 		}
+		s.group = nil
 	}
-	// It holds the lock as well.
 	<-left
-	if s.keeper != nil {
-		s.keeper.Close()
+	s.change(func(st *Status) { st.Cgroup, st.Init = "", 0 })
+}
+
+// tearDown undoes the rest. The keeper held the lock as well.
+func (s *Supervisor) tearDown(left <-chan struct{}) {
+	s.updating.Lock()
+	for _, p := range s.ports() {
+		p.close()
+	}
+	s.updating.Unlock()
+	if s.control != nil {
+		s.control.Close()
+	}
+	s.clearRun(left)
+	s.program.Close()
+	for _, stock := range s.stocks() {
+		stock.Close()
 	}
 	if err := s.lock.Tidy(); err != nil {
 		s.log.Warn("could not clear the runtime folder", "error", err)

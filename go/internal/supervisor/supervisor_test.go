@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -37,11 +36,7 @@ func idle(t *testing.T) *Supervisor {
 	f := state.Folders{State: filepath.Join(dir, "state"), Runtime: filepath.Join(dir, "run")}
 	d := &descriptor.Descriptor{Name: "web"}
 	d.System.Stop.TimeoutSeconds = 7
-	return &Supervisor{
-		o:   Options{Descriptor: d, Container: f.Container("web"), Log: hclog.NewNullLogger()},
-		log: hclog.NewNullLogger(), ended: make(chan struct{}), halt: make(chan stopRequest, 2), announced: make(chan struct{}, 1),
-		subscribers: map[chan struct{}]bool{}, status: Status{Name: "web", State: Starting},
-	}
+	return newSupervisor(Options{Descriptor: d, Container: f.Container("web"), Log: hclog.NewNullLogger()})
 }
 
 func TestClassify(t *testing.T) {
@@ -93,57 +88,6 @@ func TestInactive(t *testing.T) {
 		if got := inactive(units, test.output); !slices.Equal(got, test.want) {
 			t.Errorf("%q: %q, want %q", test.output, got, test.want)
 		}
-	}
-}
-
-// TestPortError is hostile case 27.
-func TestPortError(t *testing.T) {
-	p := descriptor.Port{Address: "::1", Host: 80}
-	tests := []struct {
-		err  error
-		want string
-	}{
-		{unix.EADDRINUSE, "something listens there already"},
-		{unix.EACCES, "need a right that you don't have"},
-		{unix.EADDRNOTAVAIL, "no such address"},
-		{unix.ENOBUFS, unix.ENOBUFS.Error()},
-	}
-	for _, test := range tests {
-		err := portError(2, p, &net.OpError{Op: "listen", Err: os.NewSyscallError("bind", test.err)})
-		if text := err.Error(); !strings.HasPrefix(text, "network.ports[2]: [::1]:80: ") || !strings.Contains(text, test.want) || strings.Contains(text, "\n") {
-			t.Errorf("%v: %s", test.err, text)
-		}
-	}
-}
-
-func TestListen(t *testing.T) {
-	taken, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer taken.Close()
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	number := free.Addr().(*net.TCPAddr).Port
-	free.Close()
-	s := idle(t)
-	s.o.Descriptor.Network.Ports = []descriptor.Port{
-		{Protocol: "tcp", Address: "127.0.0.1", Host: number, Container: 80},
-		{Protocol: "tcp", Address: "127.0.0.1", Host: taken.Addr().(*net.TCPAddr).Port, Container: 81},
-	}
-	err = s.listen()
-	if err == nil || !strings.HasPrefix(err.Error(), "network.ports[1]: ") {
-		t.Errorf("%v, want the second port to be named", err)
-	}
-	if len(s.ports) > 0 || len(s.Status().Ports) > 0 {
-		t.Errorf("%+v are kept of a list that was refused", s.Status().Ports)
-	}
-	if again, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", number)); err != nil {
-		t.Errorf("the first port is still held: %v", err)
-	} else {
-		again.Close()
 	}
 }
 

@@ -31,7 +31,7 @@ func Restart(old, new *descriptor.Descriptor) []string {
 	differ("network.mtu", old.Network.MTU == new.Network.MTU)
 	differ("network.dns", slices.Equal(old.Network.DNS, new.Network.DNS))
 	differ("network.hosts", maps.Equal(old.Network.Hosts, new.Network.Hosts))
-	differ("network.ports", slices.Equal(handedOver(old), handedOver(new)))
+	differ("network.ports[].handOver", slices.Equal(handedOver(old), handedOver(new)))
 	differ("system.ttyGroup", old.System.TTYGroup == new.System.TTYGroup)
 	return keys
 }
@@ -70,44 +70,33 @@ func (s *Supervisor) update(c *Command) error {
 	if d.Name != old.Name {
 		return fmt.Errorf("the descriptor is container %s's", d.Name)
 	}
-	key := func(p descriptor.Port) string { return fmt.Sprintf("%s %s %d", p.Protocol, p.Address, p.Host) }
-	kept := map[string]*port{}
-	for _, p := range s.ports {
-		kept[key(*p.declared.Load())] = p
-	}
-	added, err := listen(d.Network.Ports, func(p descriptor.Port) bool { return kept[key(p)] != nil })
+	s.mu.Lock()
+	entries := s.entries
+	s.mu.Unlock()
+	ports, err := openPorts(d.Network.Ports, entries, false)
 	if err != nil {
 		return err
 	}
-	warnings, err := s.group.Update(old.Resources, d.Resources)
-	if err != nil {
-		for _, p := range added {
-			p.close()
+	if s.group != nil {
+		warnings, err := s.group.Update(old.Resources, d.Resources)
+		if err != nil {
+			ports.undo()
+			return err
 		}
-		return err
-	}
-	for _, w := range warnings {
-		s.warn(w)
-	}
-	var ports []*port
-	for _, p := range d.Network.Ports {
-		if one := kept[key(p)]; one != nil {
-			one.declared.Store(&p)
-			ports = append(ports, one)
-			delete(kept, key(p))
+		for _, w := range warnings {
+			s.warn(w)
 		}
-	}
-	for _, p := range added {
-		p.serve(s)
-	}
-	for _, p := range kept {
-		p.close()
 	}
 	s.mu.Lock()
 	s.o.Descriptor, s.o.Source = d, source
-	s.ports = append(ports, added...)
 	s.mu.Unlock()
-	s.showPorts()
+	s.usePorts(ports)
+	for _, p := range ports.gone {
+		p.close()
+	}
+	s.arrange()
+	s.checkHandedOver()
+	s.stir()
 	go s.protect(generation, source, c.StorePath)
 	s.change(func(st *Status) { st.Generation = generation })
 	return nil

@@ -24,7 +24,7 @@ func TestRestart(t *testing.T) {
 		{``, nil},
 		{`,"links":[{"listen":5432,"to":"db"}],"dependsOn":["db"]`, nil},
 		{`,"network":{"ports":[{"host":80,"container":80,"socketActivation":true}],"idleStopSeconds":60}`, nil},
-		{`,"network":{"ports":[{"host":80,"container":80,"handOver":true}]}`, []string{"network.ports"}},
+		{`,"network":{"ports":[{"host":80,"container":80,"handOver":true}]}`, []string{"network.ports[].handOver"}},
 		{`,"network":{"outbound":false}`, []string{"network.outbound"}},
 		{`,"network":{"mode":"host"}`, []string{"network.mode", "network.outbound"}},
 		{`,"network":{"hostLoopback":true,"allow":["192.0.2.1"],"mtu":1500}`, []string{"network.hostLoopback", "network.allow", "network.mtu"}},

@@ -15,7 +15,7 @@ type Program struct {
 }
 
 // CopyProgram begins an Image that is made beside what else there is to do: it
-// takes milliseconds. Close it if it was not given to Start.
+// takes milliseconds. It can be started any number of times before it is closed.
 func CopyProgram() *Program {
 	p := &Program{made: make(chan struct{})}
 	go func() {

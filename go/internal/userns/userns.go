@@ -59,7 +59,7 @@ type Options struct {
 	// terminal's signals.
 	Foreground bool
 	Map        idmap.Map
-	// Program is what to execute, if it was begun before; it is closed.
+	// Program is what to execute, if it was begun before; it stays the caller's.
 	Program *Program
 }
 
@@ -68,8 +68,8 @@ type Options struct {
 func Start(o Options) (*Child, error) {
 	if o.Program == nil {
 		o.Program = CopyProgram()
+		defer o.Program.Close()
 	}
-	defer o.Program.Close()
 	image, err := o.Program.wait()
 	if err != nil {
 		return nil, err

@@ -1,0 +1,160 @@
+package listener
+
+import (
+	"encoding/hex"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Holder is who has a port, as far as it can be known: processes of other users
+// don't show their files.
+type Holder struct {
+	PID     int    // 0 if it is not known
+	Command string // the process's name
+	// Container is set where it is a container's supervisor.
+	Container string
+	// User is whose socket it is, where no more is known.
+	User string
+}
+
+func (h Holder) String() string {
+	switch {
+	case h.Container != "":
+		return "container " + h.Container
+	case h.PID != 0:
+		return fmt.Sprintf("%s (process %d)", h.Command, h.PID)
+	case h.User != "":
+		return "a process of " + h.User
+	}
+	return "something"
+}
+
+func (h Holder) remedy(a Address) string {
+	switch {
+	case h.Container != "":
+		return fmt.Sprintf("stop it with `nuc stop %s`", h.Container)
+	case h.PID != 0:
+		return "stop it"
+	}
+	kind := "t"
+	if a.Protocol == "udp" {
+		kind = "u"
+	}
+	return fmt.Sprintf("see what with `sudo ss -l%snp sport = :%d`", kind, a.Port)
+}
+
+// roleSupervisor is the first argument of a container's supervisor in the
+// background; the second is the container's name.
+const roleSupervisor = "nuc-supervisor"
+
+// find asks the kernel who listens at an address that is taken.
+func find(a Address) Holder {
+	state := stateListening
+	if a.Protocol == "udp" {
+		state = stateUnconnected
+	}
+	found := sockets("/proc/net", state, a)
+	if len(found) == 0 {
+		return Holder{}
+	}
+	if pid := holding(found[0].inode); pid != 0 {
+		return describe(pid)
+	}
+	if u, err := user.LookupId(found[0].uid); err == nil {
+		return Holder{User: "user " + u.Username}
+	}
+	return Holder{User: "uid " + found[0].uid}
+}
+
+type entry struct{ uid, inode string }
+
+// States of a socket in the tables of proc(5), after TCP_LISTEN, TCP_ESTABLISHED
+// and TCP_CLOSE; the last is what an unconnected UDP socket is in.
+const (
+	stateListening   = "0A"
+	stateEstablished = "01"
+	stateUnconnected = "07"
+)
+
+// sockets lists those in a state whose own address meets another: it is the
+// same, or one of them is every address.
+func sockets(folder, state string, a Address) []entry {
+	var found []entry
+	for _, name := range []string{a.Protocol, a.Protocol + "6"} {
+		data, err := os.ReadFile(filepath.Join(folder, name))
+		if err != nil {
+			continue
+		}
+		for line := range strings.Lines(string(data)) {
+			f := strings.Fields(line)
+			if len(f) < 10 || f[3] != state {
+				continue
+			}
+			host, port, ok := parseLocal(f[1])
+			if ok && port == a.Port && (host == a.Host || host.IsUnspecified() || a.Host.IsUnspecified()) {
+				found = append(found, entry{uid: f[7], inode: f[9]})
+			}
+		}
+	}
+	return found
+}
+
+// Connected tells whether a stream's client is connected to an address, whoever
+// listens there.
+func Connected(a Address) bool {
+	return a.Protocol == "tcp" && len(sockets("/proc/net", stateEstablished, a)) > 0
+}
+
+// parseLocal reads an address of /proc/net/tcp: hexadecimal, each group of four
+// bytes in the machine's order, which is little-endian on all that nuc runs on.
+func parseLocal(text string) (netip.Addr, int, bool) {
+	host, number, _ := strings.Cut(text, ":")
+	port, err := strconv.ParseUint(number, 16, 16)
+	raw, herr := hex.DecodeString(host)
+	if err != nil || herr != nil {
+		return netip.Addr{}, 0, false
+	}
+	for group := range slices.Chunk(raw, 4) {
+		slices.Reverse(group)
+	}
+	address, ok := netip.AddrFromSlice(raw)
+	return address.Unmap(), int(port), ok
+}
+
+// holding finds the process that has a socket open, 0 if it is not to be seen.
+func holding(inode string) int {
+	processes, _ := filepath.Glob("/proc/[0-9]*")
+	for _, process := range processes {
+		files, err := os.ReadDir(process + "/fd")
+		if err != nil {
+			continue
+		}
+		for _, f := range files {
+			if target, err := os.Readlink(process + "/fd/" + f.Name()); err == nil && target == "socket:["+inode+"]" {
+				pid, _ := strconv.Atoi(filepath.Base(process))
+				return pid
+			}
+		}
+	}
+	return 0
+}
+
+func describe(pid int) Holder {
+	h := Holder{PID: pid, Command: "process"}
+	if data, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid)); err == nil {
+		h.Command = strings.TrimSpace(string(data))
+	}
+	if data, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)); err == nil {
+		arguments := strings.Split(string(data), "\x00")
+		if i := slices.Index(arguments, roleSupervisor); i >= 0 && i+1 < len(arguments) {
+			h.Container = arguments[i+1]
+		}
+	}
+	return h
+}
