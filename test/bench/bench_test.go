@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"os"
 	"regexp"
+	"slices"
 	"testing"
 
 	"github.com/nix-user-containers/nuc/test/harness"
@@ -23,16 +24,31 @@ var rows = []func() *row{
 	execTrue,
 	idlePSS,
 	idleWakeups,
+	relayStream,
+	relayStreams8,
+	relayCPU,
+	relayConnections,
+	relayLatency,
+	relayLatency99,
+	relayMemory,
+	relayMemory1000,
+	relayMemory10000,
 }
 
 var (
 	out   = flag.String("out", "", "write all runs to this `file`, as JSON; without it nothing is measured")
 	only  = flag.String("rows", "", "measure only the rows whose name this `regexp` matches")
+	whose = flag.String("subjects", "", "measure nuc beside only the subjects whose name this `regexp` matches")
 	quick = flag.Bool("quick", false, "make a quarter of the runs: a glance, not a measurement")
 	runs  = flag.Int("runs", 0, "make this `number` of runs of every subject, instead of the row's own")
 )
 
-func TestMain(m *testing.M) { harness.Main(m) }
+func TestMain(m *testing.M) {
+	if job := os.Getenv(loadVariable); job != "" {
+		os.Exit(load(job))
+	}
+	harness.Main(m)
+}
 
 // TestBench is a test so that the harness can serve it; it fails only when
 // something is left behind or a row can't be set up, never for a figure.
@@ -44,12 +60,19 @@ func TestBench(t *testing.T) {
 	if err != nil {
 		t.Fatalf("--rows: %v", err)
 	}
+	among, err := regexp.Compile(*whose)
+	if err != nil {
+		t.Fatalf("--subjects: %v", err)
+	}
 	var measured []*row
 	for _, make := range rows {
 		r := make()
 		if !chosen.MatchString(r.Name) {
 			continue
 		}
+		r.Subjects = slices.DeleteFunc(r.Subjects, func(sub *subject) bool {
+			return sub.Name != "nuc" && !among.MatchString(sub.Name)
+		})
 		measured = append(measured, r)
 		// A session a row: its containers are gone before the next begins.
 		t.Run(r.Name, func(t *testing.T) { r.measure(&session{T: t, H: harness.New(t)}) })

@@ -33,9 +33,9 @@ func writeTable(w io.Writer, rows []*row) error {
 			for _, bound := range r.Wanted {
 				switch {
 				case bound.Of == "" && i == 0:
-					line[6] = "at most " + figure(bound.AtMost) + " " + r.Unit
+					line[6] = bound.String() + " " + r.Unit
 				case bound.Of == sub.Name:
-					line[6] = "at most " + figure(bound.AtMost) + " ×"
+					line[6] = bound.String() + " ×"
 				default:
 					continue
 				}
@@ -112,8 +112,9 @@ type subjectJSON struct {
 }
 
 type wantedJSON struct {
-	AtMost float64 `json:"atMost"`
-	// Of is the subject whose median is multiplied; without, AtMost is in the
+	AtMost  float64 `json:"atMost,omitempty"`
+	AtLeast float64 `json:"atLeast,omitempty"`
+	// Of is the subject whose median is multiplied; without, the bound is in the
 	// row's unit.
 	Of string `json:"of,omitempty"`
 	// Verdict is ok, MISSED, or empty where one of the two can't run.
@@ -135,7 +136,7 @@ func writeJSON(path string, rows []*row) error {
 			j.Subjects[sub.Name] = one
 		}
 		for _, w := range r.Wanted {
-			j.Wanted = append(j.Wanted, wantedJSON{w.AtMost, w.Of, r.verdict(w)})
+			j.Wanted = append(j.Wanted, wantedJSON{w.AtMost, w.AtLeast, w.Of, r.verdict(w)})
 		}
 		all = append(all, j)
 	}

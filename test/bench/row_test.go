@@ -47,10 +47,18 @@ type subject struct {
 
 // wanted is a bound on nuc's median.
 type wanted struct {
-	// AtMost bounds nuc's median as a multiple of Of's, or by itself where Of
-	// is empty.
-	AtMost float64
-	Of     string
+	// AtMost or AtLeast bounds nuc's median as a multiple of Of's, or by itself
+	// where Of is empty. The other is 0.
+	AtMost  float64
+	Of      string
+	AtLeast float64
+}
+
+func (w wanted) String() string {
+	if w.AtLeast > 0 {
+		return "at least " + figure(w.AtLeast)
+	}
+	return "at most " + figure(w.AtMost)
 }
 
 // session is the place of one row's measurement.
@@ -142,7 +150,7 @@ func (r *row) subject(name string) *subject {
 
 // verdict says whether nuc is within the bound, "" where that can't be told.
 func (r *row) verdict(w wanted) string {
-	own, bound := r.Subjects[0], w.AtMost
+	own, bound := r.Subjects[0], max(w.AtMost, w.AtLeast)
 	if len(own.Runs) == 0 {
 		return ""
 	}
@@ -153,7 +161,7 @@ func (r *row) verdict(w wanted) string {
 		}
 		bound *= other.median()
 	}
-	if own.median() <= bound {
+	if w.AtLeast > 0 && own.median() >= bound || w.AtLeast == 0 && own.median() <= bound {
 		return "ok"
 	}
 	return "MISSED"

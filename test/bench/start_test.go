@@ -62,7 +62,7 @@ func startTrue() *row {
 			bundled("crun", &tree),
 			podman,
 		},
-		Wanted: []wanted{{1.8, "unshare"}, {0.4, "runc"}},
+		Wanted: []wanted{{AtMost: 1.8, Of: "unshare"}, {AtMost: 0.4, Of: "runc"}},
 		runs:   41, warmUps: 3,
 		setUp: func(s *session) error {
 			tree = s.H.Tree(debian)
@@ -220,7 +220,7 @@ func startSystemd() *row {
 			}},
 			{Name: "unshare script", prepare: bare.prepare, run: bare.run},
 		},
-		Wanted: []wanted{{1.03, "unshare script"}},
+		Wanted: []wanted{{AtMost: 1.03, Of: "unshare script"}},
 		runs:   15, warmUps: 1,
 		setUp: func(s *session) error {
 			descriptor = s.H.OnTree(name, debian, func(d map[string]any) {
