@@ -83,6 +83,7 @@ var commands = []struct {
 	{"build", "Have Nix build containers' descriptors.", newCommand[buildCommand], nil},
 	{"switch", "Change running containers to a new descriptor, live.", newCommand[switchCommand], nil},
 	{"rollback", "Go back to an earlier generation of a container.", newCommand[rollbackCommand], nil},
+	{"update", "Change the limits of a container, live.", newCommand[updateCommand], nil},
 	{"generations", "List or delete generations of a container.", newCommand[generationsCommand], nil},
 	{"diff", "Show what differs between two generations of a container.", newCommand[diffCommand], nil},
 	{"stop", "Stop containers cleanly.", newCommand[stopCommand], nil},
