@@ -8,6 +8,13 @@ let
   };
   within = t: t.inner or t.description;
   over = description: t: type description // { inherit (t) getSubOptions; };
+  # In brackets within an alternative.
+  composite =
+    description: t:
+    over description t
+    // {
+      alternative = "(${description})";
+    };
   quoted = v: builtins.toJSON v;
 in
 rec {
@@ -27,9 +34,9 @@ rec {
         else
           "one of ${builtins.concatStringsSep ", " (map quoted values)}"
       );
-    nullOr = t: over "null or ${within t}" t;
-    listOf = t: over "list of ${within t}" t;
-    attrsOf = t: over "attribute set of ${within t}" t;
+    nullOr = t: over "null or ${t.alternative or (within t)}" t;
+    listOf = t: composite "list of ${within t}" t;
+    attrsOf = t: composite "attribute set of ${within t}" t;
     submodule = module: {
       description = "submodule";
       inner = "(submodule)";

@@ -21,6 +21,7 @@ let
     typeOf
     ;
 
+  peer = import ./peer.nix;
   rules = import ./rules.nix;
   schema = import ./schema.nix;
 
@@ -64,8 +65,6 @@ let
         else
           "an integer from ${toString spec.minimum} to ${toString spec.maximum}"
       );
-    notYet =
-      spec: v: unless (elem v spec.allowed) "nothing, as it is not supported yet: leave it out";
     array =
       spec: v:
       if typeOf v != "list" then
@@ -78,7 +77,6 @@ let
 
   inner = {
     boolean = _: _: _: [ ];
-    notYet = _: _: _: [ ];
     integer = _: _: _: [ ];
     string =
       path: spec: v:
@@ -143,6 +141,53 @@ let
 
   further = path: spec: v: if spec ? also then across.${spec.also} path v else [ ];
 
+  # Something to refuse, unless it is not there.
+  refuseKey =
+    path: v: key: expected:
+    if v ? ${key} then [ (problem (path ++ [ key ]) v.${key} expected) ] else [ ];
+
+  isPort = n: typeOf n == "int" && n >= 1 && n <= 65535;
+  # A count of ports that goes beyond the last one.
+  beyond =
+    path: v: first:
+    let
+      port = v.${first} or null;
+      count = v.count or null;
+    in
+    if isPort port && isPort count && port + count - 1 > 65535 then
+      [
+        (problem (
+          path ++ [ "count" ]
+        ) count "at most ${toString (65536 - port)}, as ${first} is ${toString port}: the last port is 65535")
+      ]
+    else
+      [ ];
+
+  # Whether two of a list want the same port; first is the key of the port, and
+  # addressOf gives the address.
+  collide =
+    first: addressOf: a: b:
+    let
+      everyFor = address: if builtins.match ".*:.*" address != null then "::" else "0.0.0.0";
+      count = v: if isPort (v.count or 1) then v.count or 1 else 1;
+      every = everyFor (addressOf a);
+    in
+    isPort a.${first}
+    && isPort b.${first}
+    && a.${first} < b.${first} + count b
+    && b.${first} < a.${first} + count a
+    && (a.protocol or "tcp") == (b.protocol or "tcp")
+    && isString (addressOf a)
+    && isString (addressOf b)
+    && (
+      addressOf a == addressOf b
+      || every == everyFor (addressOf b)
+      && elem every [
+        (addressOf a)
+        (addressOf b)
+      ]
+    );
+
   # What depends on more than one key. Keys of a wrong type are told of already.
   across = {
     root =
@@ -192,36 +237,178 @@ let
 
     network =
       path: v:
-      if (v.mode or "private") == "host" && (v.ports or [ ]) != [ ] then
-        [
-          "${at (path ++ [ "ports" ])}: ${toString (length v.ports)} declared: expected none, as ${
-            at (path ++ [ "mode" ])
-          } is host: leave them out, the services listen on the host already"
-        ]
-      else
-        [ ];
+      let
+        refuse = refuseKey path v;
+        isHost = (v.mode or "private") == "host";
+        mode = at (path ++ [ "mode" ]);
+        outbound = at (path ++ [ "outbound" ]);
+        asHost = "nothing, as ${mode} is host: leave it out";
+        noWayOut = "nothing, as ${outbound} is false: leave it out, or make that true";
+        ports = v.ports or [ ];
+        activated =
+          typeOf ports != "list"
+          || builtins.any (port: typeOf port == "set" && (port.socketActivation or false) != false) ports;
+      in
+      (
+        if isHost then
+          refuse "outbound" "${asHost}: the container reaches what the host reaches"
+          ++ refuse "hostLoopback" "${asHost}: the host's loopback is the container's"
+          ++ refuse "allow" "${asHost}, or make ${mode} private: the host's own network can't be limited"
+          ++ refuse "mtu" "${asHost}: the host's interfaces have theirs"
+          ++ (
+            if typeOf ports == "list" && ports != [ ] then
+              [
+                "${at (path ++ [ "ports" ])}: ${toString (length ports)} declared: expected none, as ${mode} is host: leave them out, the services listen on the host already"
+              ]
+            else
+              [ ]
+          )
+        else if (v.outbound or true) == false then
+          (if (v.hostLoopback or false) == true then refuse "hostLoopback" noWayOut else [ ])
+          ++ refuse "allow" noWayOut
+          ++ refuse "mtu" noWayOut
+        else if (v.allow or null) == [ ] then
+          refuse "allow" "at least one entry: leave it out for no limit; ${outbound} false is no way out"
+        else
+          [ ]
+      )
+      ++ (
+        if activated then
+          [ ]
+        else
+          refuse "idleStopSeconds" "it only where a port has socketActivation: leave it out, or make socketActivation of a port true"
+      );
+
+    port =
+      path: v:
+      let
+        refuse = refuseKey path v;
+        isOn = key: (v.${key} or false) == true;
+        onlyTCP =
+          key:
+          if !isOn key then
+            [ ]
+          else if (v.protocol or "tcp") == "udp" then
+            refuse key "false, as protocol is udp: leave it out, or make protocol tcp"
+          else if isOn "handOver" then
+            refuse key "false, as handOver is true: leave one of the two out"
+          else
+            [ ];
+        host = v.host or null;
+        container = v.container or null;
+      in
+      onlyTCP "proxyProtocol"
+      ++ onlyTCP "socketActivation"
+      ++ (
+        if isOn "handOver" && typeOf host == "int" && isPort container && host != container then
+          refuse "host" "${toString container}, the port in the container, as handOver is true: make the two the same, or leave handOver out"
+        else if host == 0 && (v.count or 1) != 1 then
+          refuse "count" "1, as host is 0: the kernel chooses one port at a time: give host the first one of the range"
+        else
+          beyond path v "host" ++ beyond path v "container"
+      );
 
     ports =
       path: v:
-      let
-        address = port: port.address or "127.0.0.1";
-        everyFor = a: if isString a && builtins.match ".*:.*" a != null then "::" else "0.0.0.0";
-        same =
-          a: b:
-          a.host == b.host
-          && (
-            address a == address b
-            || (
-              everyFor (address a) == everyFor (address b)
-              && elem (everyFor (address a)) [
-                (address a)
-                (address b)
-              ]
-            )
-          );
-      in
-      twice path v "host" same
+      twice path v "host" (collide "host" (port: port.address or "127.0.0.1"))
         "a port that is declared once at its address: choose another port, or another address";
+
+    link = path: v: beyond path v "listen" ++ beyond path v "port";
+
+    links =
+      path: v:
+      let
+        addressOf = link: link.address or (if isText (link.to or null) then peer "${link.to}" else null);
+      in
+      twice path v "listen" (collide "listen" addressOf)
+        "a port that is listened on once at its address: choose another port, or another address";
+
+    dependsOn =
+      path: v:
+      indexed (
+        i: name:
+        if elem name (genList (elemAt v) i) then
+          [ (problem (path ++ [ i ]) name "a container that stands once: remove one of the two") ]
+        else
+          [ ]
+      ) v;
+
+    # What names other containers, against the whole.
+    descriptor =
+      path: v:
+      let
+        set = key: of: if typeOf (of.${key} or null) == "set" then of.${key} else { };
+        list = key: if typeOf (v.${key} or null) == "list" then v.${key} else [ ];
+        network = set "network" v;
+        hosts = set "hosts" network;
+        links = list "links";
+        linked =
+          indexed (
+            i: link:
+            if typeOf link == "set" && link ? to then
+              [
+                {
+                  name = link.to;
+                  path = [
+                    "links"
+                    i
+                    "to"
+                  ];
+                }
+              ]
+            else
+              [ ]
+          ) links;
+        depended = indexed (i: name: [
+          {
+            inherit name;
+            path = [
+              "dependsOn"
+              i
+            ];
+          }
+        ]) (list "dependsOn");
+        peers = linked ++ depended;
+        itself =
+          p:
+          if v ? name && p.name == v.name then
+            [ (problem (path ++ p.path) p.name "another container, as this one is ${v.name}") ]
+          else
+            [ ];
+        host =
+          name:
+          if builtins.any (p: p.name == name) peers then
+            [
+              (problem (
+                path
+                ++ [
+                  "network"
+                  "hosts"
+                  name
+                ]
+              ) name "no container of links or dependsOn: such a name has its address already: remove it")
+            ]
+          else
+            [ ];
+      in
+      concatMap itself peers
+      ++ concatMap host (attrNames hosts)
+      ++ (
+        if (network.mode or "private") == "host" && links != [ ] then
+          [
+            "${at (path ++ [ "links" ])}: ${toString (length links)} declared: expected none, as ${
+              at (
+                path
+                ++ [
+                  "network"
+                  "mode"
+                ]
+              )
+            } is host: leave them out: `nuc link - PORT NAME PORT` listens on the host"
+          ]
+        else
+          [ ]
+      );
   };
 
   # Reports each element that is the same as one before it.

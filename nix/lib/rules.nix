@@ -50,6 +50,24 @@ let
     && builtins.all (good: good) all
     && (if length sides == 2 then length all <= 7 else length sides == 1 && length all == 8);
 
+  # As in hosts(5): labels, the last of them no number.
+  label = "[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?";
+  isHostName =
+    s:
+    matches "${label}(\\.${label})*" s
+    && !matches "(.*\\.)?[0-9]+" s
+    && stringLength s <= 253
+    && s != "localhost";
+
+  # Whether the bits beyond the prefix are zero.
+  isNetwork =
+    address: bits:
+    let
+      number = builtins.foldl' (n: part: n * 256 + builtins.fromJSON part) 0 (parts "\\." address);
+      size = builtins.foldl' (n: _: n * 2) 1 (builtins.genList (i: i) (32 - bits));
+    in
+    builtins.bitAnd number (size - 1) == 0;
+
   # Those of signal(7) that init can act upon.
   signals =
     "HUP|INT|QUIT|ILL|TRAP|ABRT|BUS|FPE|USR1|SEGV|USR2|PIPE|ALRM|TERM|CHLD|CONT"
@@ -115,6 +133,57 @@ rec {
       "a signal that init can act upon, such as SIGTERM or SIGRTMIN+3";
 
   address = s: unless (matches ipv4 s || isIPv6 s) "an IPv4 or IPv6 address";
+
+  hostName = s: unless (isHostName s) "a host's name in lower case, not localhost";
+
+  # An address or a network, with or without a port, or a name with one. That
+  # an IPv6 network has no further bits is left to the launcher.
+  allow =
+    s:
+    let
+      # One colon, or brackets, set the port apart.
+      bracketed = match "\\[([^]]*:[^]]*)]:(.*)" s;
+      plain = match "([^:]*):([^:]*)" s;
+      cut =
+        if bracketed != null then
+          bracketed
+        else if plain != null then
+          plain
+        else
+          [
+            s
+            null
+          ];
+      target = builtins.head cut;
+      port = builtins.elemAt cut 1;
+      number = match "([1-9][0-9]{0,4})(/(tcp|udp))?" port;
+      goodPort = port == null || number != null && builtins.fromJSON (builtins.head number) <= 65535;
+      # ADDRESS or ADDRESS/BITS
+      pieces = parts "/" target;
+      address = builtins.head pieces;
+      bits = if length pieces == 2 then builtins.elemAt pieces 1 else null;
+      goodBits =
+        most:
+        length pieces == 1
+        || length pieces == 2 && matches "0|[1-9][0-9]{0,2}" bits && builtins.fromJSON bits <= most;
+      isV4 =
+        matches ipv4 address
+        && goodBits 32
+        && (bits == null || isNetwork address (builtins.fromJSON bits));
+      isV6 =
+        isIPv6 address
+        && goodBits 128
+        && !matches ".*[.].*" address
+        && (bracketed != null || port == null);
+      loopback = matches "127[.].*|::1|localhost" address;
+      expected = "an address or a network (10.0.0.0/8, 10.0.0.0/8:443), or a name with a port (example.org:443)";
+    in
+    if loopback then
+      "${expected}: the container has its own loopback; network.hostLoopback is for the host's"
+    else if port == null && isHostName s && !isV4 then
+      "${expected}: a name needs a port: ${s}:443"
+    else
+      unless (goodPort && (isV4 || isV6 || port != null && isHostName target)) expected;
 
   unit =
     s:

@@ -24,11 +24,11 @@ let
     inherit minimum maximum;
   };
   atLeast = minimum: integer minimum maxInt;
-  # What the format has but the launcher can't do yet: only `allowed`, if that.
-  notYet = allowed: {
-    type = "notYet";
-    inherit allowed;
-  };
+  port = integer 1 65535;
+  protocol = enum [
+    "tcp"
+    "udp"
+  ];
   list = items: {
     type = "array";
     inherit items;
@@ -109,9 +109,12 @@ object
           "private"
           "host"
         ];
-        outbound = notYet [ false ];
-        dns = notYet [ ];
-        hosts = notYet [ ];
+        outbound = boolean;
+        hostLoopback = boolean;
+        allow = list (rule "allow");
+        mtu = integer 1280 65520;
+        dns = list (rule "address");
+        hosts = mapOf "hostName" (rule "address");
         ports =
           list (
             object
@@ -120,19 +123,51 @@ object
                 "container"
               ]
               {
-                host = integer 1 65535;
-                container = integer 1 65535;
-                protocol = enum [ "tcp" ];
+                host = integer 0 65535;
+                container = port;
+                count = port;
+                inherit protocol;
                 address = rule "address";
+                proxyProtocol = boolean;
+                handOver = boolean;
+                socketActivation = boolean;
               }
+            // {
+              also = "port";
+            }
           )
           // {
             also = "ports";
           };
+        idleStopSeconds = integer 1 maxSeconds;
       }
       // {
         also = "network";
       };
+    links =
+      list (
+        object
+          [
+            "listen"
+            "to"
+          ]
+          {
+            listen = port;
+            to = rule "name";
+            inherit port protocol;
+            count = port;
+            address = rule "address";
+          }
+        // {
+          also = "link";
+        }
+      )
+      // {
+        also = "links";
+      };
+    dependsOn = list (rule "name") // {
+      also = "dependsOn";
+    };
     resources = object [ ] {
       memoryMax = atLeast mebibyte;
       memoryHigh = atLeast mebibyte;
@@ -148,3 +183,6 @@ object
       timeoutSeconds = integer 1 maxSeconds;
     };
   }
+// {
+  also = "descriptor";
+}

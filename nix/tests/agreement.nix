@@ -70,11 +70,6 @@ let
         else
           [ ]
       ) fields
-    else if ours.type == "notYet" then
-      if ours.allowed == [ ] then
-        key true (theirs ? not)
-      else
-        key ours.allowed [ (theirs.const or null) ]
     else if ours.type == "array" then
       key "array" theirs.type ++ both "${path}[]" ours.items theirs.items
     else if ours.type == "map" then

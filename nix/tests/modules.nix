@@ -105,6 +105,30 @@ in
   example = evaluates ../../examples/postgresql-nginx/configuration.nix;
   templateDefault = evaluates ../../templates/default/configuration.nix;
   templateDevshell = evaluates ../../templates/devshell/configuration.nix;
+  exampleOfTwoDb = evaluates ../../examples/two-containers/db.nix;
+  exampleOfTwoWeb = evaluates ../../examples/two-containers/web.nix;
+  exampleOfTwoLinks =
+    let
+      c = config ../../examples/two-containers/web.nix;
+      d = builtins.fromJSON (discard c.nuc.descriptor);
+    in
+    expect
+      {
+        links = [
+          {
+            listen = 5432;
+            to = "db";
+            count = 1;
+            protocol = "tcp";
+          }
+        ];
+        dependsOn = [ "db" ];
+        db = [ "db" ];
+      }
+      {
+        inherit (d) dependsOn links;
+        db = c.networking.hosts."127.123.220.37";
+      };
   examplePorts = expect [
     15432
     8080
@@ -198,8 +222,12 @@ in
           {
             host = 8080;
             container = 80;
+            count = 1;
             protocol = "tcp";
             address = "127.0.0.1";
+            proxyProtocol = false;
+            handOver = false;
+            socketActivation = false;
           }
         ];
         resources = {
@@ -221,6 +249,80 @@ in
         inherit (d.network) ports;
         inherit (d.ready) units;
       };
+  network = expect {
+    mode = "private";
+    outbound = true;
+    hostLoopback = true;
+    allow = [ "10.0.0.0/8" ];
+    mtu = 1500;
+    dns = [ "9.9.9.9" ];
+    hosts.mail = "192.0.2.25";
+  } (descriptorOf {
+    nuc.network = {
+      outbound = true;
+      hostLoopback = true;
+      allow = [ "10.0.0.0/8" ];
+      mtu = 1500;
+      dns = [ "9.9.9.9" ];
+      hosts.mail = "192.0.2.25";
+    };
+  }).network;
+  hostNetwork = expect { mode = "host"; } (descriptorOf { nuc.network.mode = "host"; }).network;
+  handOver =
+    expect
+      [
+        [
+          "127.0.0.1"
+          8080
+        ]
+        [
+          "::1"
+          8080
+        ]
+      ]
+      (
+        map
+          (port: [
+            port.address
+            port.host
+          ])
+          (descriptorOf {
+            nuc.handOver = [ "echo" ];
+            systemd.sockets.echo = {
+              wantedBy = [ "sockets.target" ];
+              listenStreams = [
+                "127.0.0.1:8080"
+                "[::1]:8080"
+              ];
+            };
+          }).network.ports
+      );
+  # As docs/nix.md has it. The socket unit of older releases listens at every
+  # address whatever is said.
+  handOverOfSshd = expect [ 2222 ] (
+    if lib.versionOlder (lib.trivial.release or "18.03") "20.03" then
+      [ 2222 ]
+    else
+      map (port: port.host)
+        (descriptorOf {
+          services.openssh = {
+            enable = true;
+            startWhenNeeded = true;
+            listenAddresses = [
+              {
+                addr = "127.0.0.1";
+                port = 2222;
+              }
+            ];
+          };
+          nuc.handOver = [ "sshd" ];
+        }).network.ports
+  );
+  handOverAtEveryAddress = refused [ "echo.socket" "8080" "127.0.0.1:8080" ] {
+    nuc.handOver = [ "echo" ];
+    systemd.sockets.echo.listenStreams = [ "8080" ];
+  };
+
   # The launcher's checks, named by option.
   problem =
     let

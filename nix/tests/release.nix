@@ -52,6 +52,7 @@ let
           "boot.kernel.sysctl"
           "environment.variables"
           "fileSystems"
+          "networking.hosts"
           "systemd.sockets"
           "users.groups"
           "users.users"
@@ -205,6 +206,62 @@ in
   logrotate =
     expect [ "/nix/store/00000000000000000000000000000000-logrotate.conf" ]
       (rootOwned { services.logrotate.enable = true; });
+
+  hosts =
+    expect
+      {
+        "127.123.220.37" = [ "db" ];
+        "127.94.30.206" = [ "cache" ];
+        "192.0.2.25" = [
+          "imap"
+          "mail"
+        ];
+      }
+      (config {
+        nuc.links = map (listen: {
+          inherit listen;
+          to = "db";
+        }) [
+          5432
+          5433
+        ];
+        nuc.dependsOn = [
+          "db"
+          "cache"
+        ];
+        nuc.network.hosts = {
+          mail = "192.0.2.25";
+          imap = "192.0.2.25";
+        };
+      }).networking.hosts;
+  handOver =
+    let
+      handed = config {
+        nuc.handOver = [ "web" ];
+        nuc.ports = [
+          {
+            host = 8080;
+            container = 80;
+          }
+        ];
+        systemd.sockets.web.listenStreams = [ "127.0.0.1:80" ];
+      };
+    in
+    expect
+      {
+        host = 80;
+        container = 80;
+        protocol = "tcp";
+        address = "127.0.0.1";
+        handOver = true;
+      }
+      (builtins.elemAt (builtins.fromJSON handed.nuc.descriptor).network.ports 1);
+  handOverOfNone =
+    expect
+      [
+        "nuc: nuc.handOver: there is no systemd.sockets.web."
+      ]
+      (map (a: a.message) (lib.filter (a: !a.assertion) (config { nuc.handOver = [ "web" ]; }).assertions));
 
   descriptor = expect "web" (builtins.fromJSON plain.nuc.descriptor).name;
   assertions = expect [ ] (map (a: a.message) (lib.filter (a: !a.assertion) plain.assertions));

@@ -136,10 +136,10 @@ in
         container = 80;
       }
     ];
-  } "network.ports[0].host: 70000: expected an integer from 1 to 65535";
+  } "network.ports[0].host: 70000: expected an integer from 0 to 65535";
   unknownKey =
     refused { colour = "red"; }
-      "colour: \"red\": expected a known key: one of devices, ids, mounts, name, network, ready, resources, root, rootOwned, system, version";
+      "colour: \"red\": expected a known key: one of dependsOn, devices, ids, links, mounts, name, network, ready, resources, root, rootOwned, system, version";
   wrongType = refused { ready.units = "nginx.service"; } "ready.units: \"nginx.service\": expected a list";
   function = refused { devices = [ (x: x) ]; } "devices[0]: a lambda: expected a string";
   suffix = refused {
@@ -243,6 +243,220 @@ in
     ];
   };
 
+  hostNames = taken "hostName" {
+    good = [
+      "db"
+      "3com"
+      "a_b.example-1.org"
+    ];
+    bad = [
+      ""
+      "."
+      "a."
+      "-a"
+      "a-.b"
+      "a b"
+      "Db"
+      "10.0.0.1"
+      "a.1"
+      "localhost"
+    ];
+  };
+  allowed = taken "allow" {
+    good = [
+      "192.0.2.1"
+      "10.0.0.0/8"
+      "0.0.0.0/0"
+      "192.0.2.1/32"
+      "10.0.0.0/8:443"
+      "192.0.2.1:53/udp"
+      "2001:DB8::1"
+      "2001:db8::/32"
+      "[2001:db8::1]:65535"
+      "[::/0]:443/tcp"
+      "example.org:443"
+      "_srv.example-1.org:1/udp"
+    ];
+    bad = [
+      ""
+      " 10.0.0.1"
+      "example.org"
+      "10.0.0.256"
+      "10.0.0.256:80"
+      "*.example.org:443"
+      "Example.org:443"
+      "https://example.org"
+      "example.org:"
+      "example.org:https"
+      "10.0.0.1:0"
+      "10.0.0.1:65536"
+      "10.0.0.1:080"
+      "10.0.0.1:80-90"
+      "10.0.0.1:80/sctp"
+      "10.0.0.1:80/"
+      "10.0.0.1/tcp"
+      "10.0.0.1/8"
+      "10.0.0.1/8:443"
+      "10.0.0.0/33"
+      "10.0.0.0/"
+      "10.0.0.0/08"
+      "2001:db8::/32:443"
+      "2001:db8::/129"
+      "fe80::1%eth0"
+      "::ffff:192.0.2.1"
+      "[2001:db8::1"
+      "[2001:db8::1]"
+      "[2001:db8::1]443"
+      "[10.0.0.1]:443"
+      "[example.org]:443"
+      "[]:443"
+      "localhost:5432"
+      "127.0.0.0/8:80"
+      "[::1]:80"
+    ];
+  };
+  # The launcher's tests hold it against the same file.
+  peers =
+    let
+      addresses = builtins.fromJSON (
+        builtins.readFile ../../go/internal/descriptor/testdata/peers.json
+      );
+    in
+    expect addresses (builtins.mapAttrs (name: _: import ../lib/peer.nix name) addresses);
+
+  # All that is wrong with links is told with its path.
+  links =
+    expect
+      [
+        "links[1].listen: 80: expected a port that is listened on once at its address: choose another port, or another address"
+        "links[2].to: \"web\": expected another container, as this one is web"
+        "dependsOn[0]: \"web\": expected another container, as this one is web"
+        "network.hosts.db: \"db\": expected no container of links or dependsOn: such a name has its address already: remove it"
+      ]
+      (
+        nuc.problems (
+          base
+          // {
+            version = 1;
+            network.hosts.db = "192.0.2.1";
+            links = [
+              {
+                listen = 80;
+                to = "db";
+                count = 3;
+              }
+              {
+                listen = 80;
+                to = "db";
+                port = 8080;
+              }
+              {
+                listen = 80;
+                to = "web";
+              }
+            ];
+            dependsOn = [ "web" ];
+          }
+        )
+      );
+  # What is of a wrong type is told, and breaks nothing.
+  linksOfWrongTypes =
+    expect
+      [
+        "links[0].listen: \"80\": expected an integer from 1 to 65535"
+        "links[0].to: missing: expected a name of at most 63 lower-case letters, digits and dashes, the first no dash"
+        "links[1]: 1: expected an attribute set"
+        "network.ports[0].count: \"2\": expected an integer from 1 to 65535"
+        "network.ports[0].host: null: expected an integer from 0 to 65535"
+        "network.ports[1].address: 1: expected a string"
+      ]
+      (
+        nuc.problems (
+          base
+          // {
+            version = 1;
+            links = [
+              { listen = "80"; }
+              1
+            ];
+            network.ports = [
+              {
+                host = null;
+                container = 80;
+                count = "2";
+              }
+              {
+                host = 80;
+                container = 80;
+                address = 1;
+              }
+              {
+                host = 80;
+                container = 80;
+              }
+            ];
+          }
+        )
+      );
+
+  sockets =
+    expect
+      {
+        ports =
+          let
+            port = unit: protocol: address: number: {
+              inherit address protocol unit;
+              host = number;
+              container = number;
+              handOver = true;
+            };
+          in
+          [
+            (port "web" "tcp" "127.0.0.1" 80)
+            (port "web" "tcp" "::1" 80)
+            (port "dns" "tcp" "127.0.0.1" 53)
+            (port "dns" "udp" "127.0.0.1" 53)
+          ];
+        problems = [
+          "sshd.socket listens on port 22 of every address: write 127.0.0.1:22, or [::]:22 if every one is meant"
+          "local.socket listens on no port"
+          "there is no systemd.sockets.wbe"
+        ];
+      }
+      (
+        import ../lib/sockets.nix
+          {
+            web.listenStreams = [
+              "127.0.0.1:80"
+              "/run/web.sock"
+              "[::1]:080"
+            ];
+            dns = {
+              listenStreams = [ ];
+              listenDatagrams = [ "127.0.0.1:53" ];
+              socketConfig.ListenStream = [
+                9999
+                ""
+                "127.0.0.1:53"
+              ];
+            };
+            sshd.socketConfig.ListenStream = 22;
+            local.listenStreams = [
+              "/run/local.sock"
+              "@local"
+              "vsock:2:80"
+            ];
+          }
+          [
+            "web"
+            "web.socket"
+            "dns"
+            "sshd"
+            "local"
+            "wbe"
+          ]
+      );
+
   postgresqlPort = expect [ 5433 ] (nuc.ports.postgresql config);
   nginxPorts = expect [
     443
@@ -299,6 +513,11 @@ in
   example =
     expect "example"
       (outputs ../../examples/postgresql-nginx).nucContainers.aarch64-linux.example.name;
+  exampleOfTwo = expect [ "db" "web" ] (
+    map (c: c.name) (
+      builtins.attrValues (outputs ../../examples/two-containers).nucContainers.x86_64-linux
+    )
+  );
   templatesAreThere = expect [
     true
     true

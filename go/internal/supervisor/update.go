@@ -30,7 +30,8 @@ func Restart(old, new *descriptor.Descriptor) []string {
 	differ("network.allow", slices.Equal(old.Network.Allow, new.Network.Allow))
 	differ("network.mtu", old.Network.MTU == new.Network.MTU)
 	differ("network.dns", slices.Equal(old.Network.DNS, new.Network.DNS))
-	differ("network.hosts", maps.Equal(old.Network.Hosts, new.Network.Hosts))
+	// NixOS has them in its own /etc/hosts, which the switch replaces.
+	differ("network.hosts", new.System.Toplevel != "" || maps.Equal(old.Network.Hosts, new.Network.Hosts))
 	differ("network.ports[].handOver", slices.Equal(handedOver(old), handedOver(new)))
 	differ("system.ttyGroup", old.System.TTYGroup == new.System.TTYGroup)
 	return keys

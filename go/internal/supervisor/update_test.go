@@ -39,4 +39,10 @@ func TestRestart(t *testing.T) {
 			t.Errorf("from %s: want (-) got (+):\n%s", test.members, diff)
 		}
 	}
+
+	system, changed := read(""), read(`,"network":{"hosts":{"mail":"192.0.2.25"}}`)
+	system.System.Toplevel, changed.System.Toplevel = "/nix/store/a", "/nix/store/b"
+	if keys := Restart(system, changed); keys != nil {
+		t.Errorf("names of a NixOS system need a restart: %q", keys)
+	}
 }

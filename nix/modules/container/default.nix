@@ -6,7 +6,9 @@
     ./descriptor.nix
     ./assertions.nix
     ./firewall.nix
+    ./hand-over.nix
     ./hostname.nix
+    ./hosts.nix
     ./ids.nix
     ./journal.nix
     ./login.nix

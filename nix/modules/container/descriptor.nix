@@ -9,6 +9,7 @@ let
   cfg = config.nuc;
   inherit (config.system.build) toplevel;
   inherit (import ../../lib/descriptor.nix) dotted mkDescriptorAt;
+  handedOver = import ../../lib/sockets.nix config.systemd.sockets cfg.handOver;
 
   # Problems are told by the option to change.
   renamed = {
@@ -34,6 +35,12 @@ let
         else
           null;
       to = if builtins.length path > 1 then renamed.${section}.${toString key} or own else null;
+      # Those of nuc.handOver stand after the user's.
+      handed =
+        if section == "network" && builtins.length path > 2 && key == "ports" then
+          builtins.elemAt path 2 - builtins.length cfg.ports
+        else
+          -1;
     in
     if path == [ ] then
       "nuc"
@@ -45,6 +52,8 @@ let
         ]
         ++ builtins.tail path
       )
+    else if handed >= 0 then
+      "nuc.handOver: ${(builtins.elemAt handedOver.ports handed).unit}.socket: ${lib.last path}"
     else if to == null then
       dotted ([ "nuc" ] ++ path)
     else
@@ -86,9 +95,18 @@ in
       ++ plain cfg.mounts;
       ids.count = cfg.ids.count;
       network = {
-        inherit (cfg.network) mode;
+        inherit (cfg.network)
+          allow
+          idleStopSeconds
+          mode
+          mtu
+          outbound
+          ;
       }
-      // nonEmpty "ports" (plain cfg.ports);
+      // lib.optionalAttrs cfg.network.hostLoopback { hostLoopback = true; }
+      // nonEmpty "dns" cfg.network.dns
+      // nonEmpty "hosts" cfg.network.hosts
+      // nonEmpty "ports" (plain cfg.ports ++ map (port: removeAttrs port [ "unit" ]) handedOver.ports);
       ready = {
         inherit (cfg.ready) timeoutSeconds;
       }
@@ -96,6 +114,8 @@ in
     }
     // nonEmpty "rootOwned" (lib.unique (map (p: "${p}") cfg.rootOwnedPackages))
     // nonEmpty "devices" cfg.devices
+    // nonEmpty "links" (plain cfg.links)
+    // nonEmpty "dependsOn" cfg.dependsOn
     // lib.optionalAttrs (resources != { }) {
       resources = resources // {
         inherit (cfg.resources) optional;

@@ -104,13 +104,42 @@ in
       description = "How many user and group ids the container wants. With fewer than 65535, nobody's 65534 is mapped besides.";
     };
 
-    network.mode = mkOption {
-      type = types.enum [
-        "private"
-        "host"
-      ];
-      default = "private";
-      description = "`private`: a network of its own with a loopback interface. `host`: the host's network.";
+    network = {
+      mode = mkOption {
+        type = types.enum [
+          "private"
+          "host"
+        ];
+        default = "private";
+        description = "`private`: a network of its own with a loopback interface. `host`: the host's network.";
+      };
+      outbound = nullable types.bool "Whether the container reaches what the host reaches, but for the host's own loopback. It does, unless this is false; like the next three options, it must be left out where `nuc.network.mode` is `host`.";
+      hostLoopback = flag false "The container reaches what listens on the host's loopback addresses as well.";
+      allow = mkOption {
+        type = types.nullOr (types.listOf types.str);
+        default = null;
+        example = [
+          "10.0.0.0/8"
+          "example.org:443/tcp"
+        ];
+        description = "The only places that the way out leads to: an address or a network, with or without a port, or a name with a port; IPv6 with a port is in brackets. `/tcp` or `/udp` after the port is that protocol only. Without it, there is no limit.";
+      };
+      mtu = nullable types.int "Size in bytes of packets on the way out. Without it, 65520.";
+      dns = mkOption {
+        type = types.listOf types.str;
+        default = [ ];
+        example = [ "9.9.9.9" ];
+        description = "Addresses of the name servers. Without any, those of the host, also when they change.";
+      };
+      hosts = mkOption {
+        type = types.attrsOf types.str;
+        default = { };
+        example = {
+          "mail.example.org" = "192.0.2.25";
+        };
+        description = "Names and their addresses, for `networking.hosts`. Containers of `nuc.links` and `nuc.dependsOn` stand there by themselves.";
+      };
+      idleStopSeconds = nullable types.int "Stop the container when no connection was open for so long. Only where a port has `socketActivation`.";
     };
 
     ports = mkOption {
@@ -120,15 +149,24 @@ in
             host = mkOption {
               type = types.int;
               example = 8080;
-              description = "Port on the host.";
+              description = "Port on the host; 0 is one that the kernel chooses.";
             };
             container = mkOption {
               type = types.int;
               example = 80;
               description = "Port in the container.";
             };
+            count = mkOption {
+              type = types.int;
+              default = 1;
+              example = 10;
+              description = "How many ports follow one another: `host` leads to `container`, the one after it to the one after that, and so on.";
+            };
             protocol = mkOption {
-              type = types.enum [ "tcp" ];
+              type = types.enum [
+                "tcp"
+                "udp"
+              ];
               default = "tcp";
               description = "Protocol of the port.";
             };
@@ -137,6 +175,9 @@ in
               default = "127.0.0.1";
               description = "Address on the host to listen on.";
             };
+            proxyProtocol = flag false "Tell the service the client's address in a header of the PROXY protocol, version 2, which the service must expect.";
+            handOver = flag false "Give the host's own listener to systemd, whose socket unit of the same address and port passes it to the service. `nuc.handOver` sets it for all ports of a unit.";
+            socketActivation = flag false "Listen while the container is stopped: the first connection starts it.";
           };
         }
       );
@@ -147,7 +188,64 @@ in
           container = 80;
         }
       ];
-      description = "Ports of the host relayed to ports of the container. `nucLib.ports` takes them from what services declare.";
+      description = "Ports of the host that lead to ports of the container. `nucLib.ports` takes them from what services declare.";
+    };
+
+    handOver = mkOption {
+      type = types.listOf types.str;
+      default = [ ];
+      example = [ "sshd" ];
+      description = "Names of `systemd.sockets` that get their listeners from the host: clients reach the service at the same address and port, at loopback's own speed and with their own address. Each port of such a unit needs an address.";
+    };
+
+    links = mkOption {
+      type = types.listOf (
+        types.submodule {
+          options = {
+            listen = mkOption {
+              type = types.int;
+              example = 5432;
+              description = "Port in this container.";
+            };
+            to = mkOption {
+              type = types.str;
+              example = "db";
+              description = "Name of the other container.";
+            };
+            port = nullable types.int "Port in the other container. Without it, the same as `listen`.";
+            count = mkOption {
+              type = types.int;
+              default = 1;
+              example = 10;
+              description = "How many ports follow one another: `listen` leads to `port`, the one after it to the one after that, and so on.";
+            };
+            protocol = mkOption {
+              type = types.enum [
+                "tcp"
+                "udp"
+              ];
+              default = "tcp";
+              description = "Protocol of the link.";
+            };
+            address = nullable types.str "Address in this container to listen on. Without it, the other container's own loopback address, which its name stands for in /etc/hosts, and 127.0.0.1 and ::1 as well where no other link listens on the port.";
+          };
+        }
+      );
+      default = [ ];
+      example = [
+        {
+          listen = 5432;
+          to = "db";
+        }
+      ];
+      description = "Listeners in this container, each relayed to a port of another container, which is reached by its name.";
+    };
+
+    dependsOn = mkOption {
+      type = types.listOf types.str;
+      default = [ ];
+      example = [ "db" ];
+      description = "Names of containers that are started before this one.";
     };
 
     resources = {
