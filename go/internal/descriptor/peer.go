@@ -14,6 +14,23 @@ func PeerAddress(name string) netip.Addr {
 	return netip.AddrFrom4([4]byte{127, 64 | h[0]&0x3f, h[1], h[2]})
 }
 
+// place is a string that was read, and where.
+type place struct {
+	path       string
+	text       string
+	start, end int
+}
+
+// here is a string at the current path.
+func (r *reader) here(text string, start, end int) place {
+	return place{r.path, text, start, end}
+}
+
+// refusePlace adds a problem with a string that was read before.
+func (r *reader) refusePlace(p place, expected, remedy string) {
+	r.add(p.start, Problem{p.path, r.show(p.start, p.end), expected, remedy})
+}
+
 // checkDependsOn notes an entry of dependsOn.
 func checkDependsOn(r *reader, t token) {
 	name := t.Token.(string)

@@ -136,23 +136,6 @@ type reader struct {
 	hosts   []place
 }
 
-// place is a string that was read, and where.
-type place struct {
-	path       string
-	text       string
-	start, end int
-}
-
-// here is a string at the current path.
-func (r *reader) here(text string, start, end int) place {
-	return place{r.path, text, start, end}
-}
-
-// refusePlace adds a problem with a string that was read before.
-func (r *reader) refusePlace(p place, expected, remedy string) {
-	r.add(p.start, Problem{p.path, r.show(p.start, p.end), expected, remedy})
-}
-
 // token is a token and its place in the file.
 type token struct {
 	json.Token
