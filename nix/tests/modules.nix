@@ -23,6 +23,11 @@ let
     # Releases before 20.09 take no newer word than their own.
     system.stateVersion = lib.mkDefault (lib.trivial.release or "18.03");
   };
+  # 19.09 and 20.03 run nscd with DynamicUser, and ordinary users' ids since.
+  short = {
+    nuc.ids.count = 4096;
+    systemd.services.nscd.serviceConfig.DynamicUser = lib.mkForce false;
+  };
   descriptorOf = module: builtins.fromJSON (discard (config module).nuc.descriptor);
   contains = word: s: lib.length (lib.splitString word s) > 1;
   discard = builtins.unsafeDiscardStringContext;
@@ -400,20 +405,18 @@ in
     ]).toplevel.drvPath
   ).success;
   dynamicUser = refused [ "DynamicUser" "nuc.ids.count" "worker" ] {
-    nuc.ids.count = 4096;
+    imports = [ short ];
     systemd.services.worker = {
       script = "true";
       serviceConfig.DynamicUser = true;
     };
   };
-  shortRange = expect [ ] (failed {
-    nuc.ids.count = 4096;
-  });
+  shortRange = expect [ ] (failed short);
   idBeyondTheRange = refused [
     "users.users.ana.uid = 5000"
     "nuc.ids.count"
   ] {
-    nuc.ids.count = 4096;
+    imports = [ short ];
     users.users.ana = {
       isNormalUser = true;
       uid = 5000;
