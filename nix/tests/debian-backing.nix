@@ -1,21 +1,11 @@
 # What Debian's files and nixos-18.03 need of a configuration. None of it has to
 # do with user namespaces: that is nuc's modules' to know.
-{ tree, root }:
 {
   lib,
   modulesPath,
   ...
 }:
 {
-  # The tree as /usr, and the links to it that Debian's files go through.
-  nuc.mounts = [
-    {
-      source = "${tree}/usr";
-      target = "/usr";
-      readOnly = true;
-    }
-  ];
-  nuc.tree = "${root}";
   system.activationScripts.usrbinenv = lib.mkForce "";
   system.activationScripts.binsh = lib.mkForce "";
 
@@ -49,9 +39,6 @@
   services.nscd.config = builtins.replaceStrings [ "server-user" ] [ "# server-user" ] (
     builtins.readFile (modulesPath + "/services/system/nscd.conf")
   );
-
-  # By the package set's version, sudo would want to be root's; by Debian's, not.
-  nuc.rootOwnedPackages = lib.mkForce [ ];
 
   # Newer systemctl indents its lists, which the script reads as no units.
   system.extraSystemBuilderCmds = ''

@@ -35,6 +35,7 @@
     gzip = [ "gzip" ];
     hostname-net-tools = [ "hostname" ];
     iproute2 = [ "iproute2" ];
+    iptables = [ "iptables" ];
     iputils = [ "iputils-ping" ];
     kmod = [ "kmod" ];
     less = [ "less" ];
@@ -53,9 +54,14 @@
       "hostname"
       "net-tools"
     ];
+    nftables = [ "nftables" ];
     nginx = [
       "nginx"
       "nginx-common"
+    ];
+    nix = [
+      "nix-bin"
+      "nix-setup-systemd"
     ];
     openresolv = [ "openresolv" ];
     openssh = [
@@ -119,6 +125,8 @@
     gawk = "ln -s mawk bin/awk";
     glibc-locales = "mkdir -p lib/locale; touch lib/locale/locale-archive";
     iana-etc = "mkdir -p etc; cp ${tree}/etc/protocols ${tree}/etc/services etc/";
+    # Debian has the names as alternatives, and these work in a user namespace.
+    iptables = "for name in ip{,6}tables{,-restore,-save}; do ln -s xtables-nft-multi bin/$name; done";
     nginx = "mkdir -p conf; ln -s ${tree}/etc/nginx/* conf/";
     nss-cacert = ''
       mkdir -p etc/ssl/certs

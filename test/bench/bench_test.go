@@ -33,6 +33,15 @@ var rows = []func() *row{
 	relayMemory,
 	relayMemory1000,
 	relayMemory10000,
+	bootProfile,
+	profileUnits,
+	profileProcesses,
+	profileClosure,
+	profileSize,
+	switches,
+	evaluate,
+	upAgain,
+	upAgainBare,
 }
 
 var (

@@ -22,8 +22,12 @@ func writeTable(w io.Writer, rows []*row) error {
 				name = r.Name
 			}
 			line = append(line, name, sub.Name)
-			if sub.Error != "" {
+			switch {
+			case sub.Error != "":
 				lines = append(lines, append(line, "can't run here: "+shorten(sub.Error, 120)))
+				continue
+			case len(sub.Runs) == 0:
+				lines = append(lines, append(line, "not measured: see the failure above"))
 				continue
 			}
 			line = append(line, figure(sub.median())+" "+r.Unit, figure(least(sub.Runs)), strconv.Itoa(len(sub.Runs)), "", "", "")

@@ -25,7 +25,8 @@ type row struct {
 	Wanted   []wanted
 	// runs is how often each subject is measured, after warmUps that don't count.
 	runs, warmUps int
-	// setUp makes what the subjects share. They are not measured if it fails.
+	// setUp makes what the subjects share. They are not measured if it fails,
+	// and the bench fails unless the error is a notHere.
 	setUp func(s *session) error
 }
 
@@ -61,6 +62,9 @@ func (w wanted) String() string {
 	return "at most " + figure(w.AtMost)
 }
 
+// notHere is why a row can't be measured on this machine, which is no failure.
+type notHere struct{ error }
+
 // session is the place of one row's measurement.
 type session struct {
 	*testing.T
@@ -73,7 +77,14 @@ const lap = 2 * time.Minute
 func (r *row) measure(s *session) {
 	progress("bench: %s", r.Name)
 	if r.setUp != nil {
-		if err := r.setUp(s); err != nil {
+		var missing notHere
+		switch err := r.setUp(s); {
+		case errors.As(err, &missing):
+			for _, sub := range r.Subjects {
+				sub.Error = missing.Error()
+			}
+			return
+		case err != nil:
 			s.Fatalf("%s: %v", r.Name, err)
 		}
 	}

@@ -59,12 +59,12 @@ func idleWakeups() *row {
 	return &row{
 		Name: "idle-wakeups", Unit: "/s", About: "context switches of the supervisor and keeper of an idle container",
 		Subjects: []*subject{{Name: "nuc", run: func(s *session) (float64, error) {
-			before, err := s.each(switches)
+			before, err := s.each(contextSwitches)
 			if err != nil {
 				return 0, err
 			}
 			time.Sleep(watched)
-			after, err := s.each(switches)
+			after, err := s.each(contextSwitches)
 			return (after - before) / watched.Seconds(), err
 		}}},
 		Wanted: []wanted{{AtMost: 0}},
@@ -90,8 +90,8 @@ func pss(pid int) (float64, error) {
 	return kB / 1024, err
 }
 
-// switches counts what the scheduler did for all threads of a process.
-func switches(pid int) (float64, error) {
+// contextSwitches counts what the scheduler did for all threads of a process.
+func contextSwitches(pid int) (float64, error) {
 	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
 	if err != nil || len(threads) == 0 {
 		return 0, fmt.Errorf("process %d is gone", pid)

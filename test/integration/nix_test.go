@@ -2,56 +2,14 @@ package integration
 
 import (
 	"fmt"
-	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/nix-user-containers/nuc/test/harness"
 )
-
-// daemonSocket is where Nix's daemon listens.
-const daemonSocket = "/nix/var/nix/daemon-socket/socket"
-
-// nixDaemon makes a store that an unprivileged user can build in, unless this
-// machine has one.
-func nixDaemon(t *testing.T) {
-	t.Helper()
-	if conn, err := net.Dial("unix", daemonSocket); err == nil {
-		conn.Close()
-		return
-	}
-	if os.Geteuid() != 0 {
-		t.Skip("no Nix daemon runs here, and only root can start one")
-	}
-	conf := t.TempDir()
-	settings := "build-users-group =\nsandbox = false\nexperimental-features = nix-command flakes\nsubstituters =\nflake-registry =\n"
-	if err := os.WriteFile(filepath.Join(conf, "nix.conf"), []byte(settings), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	daemon := exec.Command("nix-daemon")
-	daemon.Env = append(os.Environ(), "NIX_CONF_DIR="+conf)
-	if err := daemon.Start(); err != nil {
-		t.Fatalf("%v; scripts/setup test installs it", err)
-	}
-	t.Cleanup(func() {
-		_ = daemon.Process.Signal(unix.SIGTERM)
-		_ = daemon.Wait()
-		_ = os.Remove(daemonSocket)
-	})
-	harness.Eventually(t, patience, "Nix's daemon listens", func() bool {
-		conn, err := net.Dial("unix", daemonSocket)
-		if err == nil {
-			conn.Close()
-		}
-		return err == nil
-	})
-}
 
 // project is a flake with nuc's functions in it, and no nixpkgs. Its system is
 // real in all that nuc sees of one: store paths with references, an init in the
@@ -99,18 +57,19 @@ const project = `{
 `
 
 func TestFlake(t *testing.T) {
-	nixDaemon(t)
+	switch err := harness.NixDaemon(t); {
+	case err != nil && os.Geteuid() == 0:
+		t.Fatal(err)
+	case err != nil:
+		t.Skip(err)
+	}
 	h := harness.New(t)
 	h.Setenv("NIX_REMOTE", "daemon")
 	folder := filepath.Join(h.Dir, "project")
-	if r := h.Host("cp", "-rT", filepath.Join(readable(h), "nix"), folder+"-nix"); r.Code != 0 {
-		h.Fatalf("%s", r)
-	}
-	h.Host("mkdir", folder)
-	h.Host("mv", folder+"-nix", folder+"/nuc")
+	h.NixFiles("project/nuc")
 	tree := h.Tree("trixie")
 	write := func(greeting string) {
-		h.Write("project/flake.nix", fmt.Sprintf(project, nixSystem(t), greeting, tree), 0o644)
+		h.Write("project/flake.nix", fmt.Sprintf(project, harness.NixSystem(t), greeting, tree), 0o644)
 	}
 	h.Own("web")
 
@@ -197,31 +156,4 @@ func TestFlake(t *testing.T) {
 	if !deletable() {
 		h.Errorf("a removed container still keeps %s alive", toplevel)
 	}
-}
-
-// readable is a copy of nuc's Nix files that the test's user can read.
-func readable(h *harness.H) string {
-	h.Helper()
-	folder, err := os.MkdirTemp("/tmp", "nuc-it-nix-*")
-	if err != nil {
-		h.Fatal(err)
-	}
-	h.Cleanup(func() { os.RemoveAll(folder) })
-	if err := os.CopyFS(filepath.Join(folder, "nix"), os.DirFS(filepath.Join(harness.Repository(h), "nix"))); err != nil {
-		h.Fatal(err)
-	}
-	if err := os.Chmod(folder, 0o755); err != nil {
-		h.Fatal(err)
-	}
-	return folder
-}
-
-// nixSystem is this machine's platform, as Nix calls it.
-func nixSystem(t *testing.T) string {
-	t.Helper()
-	out, err := exec.Command("nix-instantiate", "--eval", "--expr", "builtins.currentSystem", "--store", "dummy://").Output()
-	if err != nil {
-		t.Fatalf("nix-instantiate: %v", err)
-	}
-	return strings.Trim(strings.TrimSpace(string(out)), `"`)
 }

@@ -25,17 +25,14 @@ type web struct {
 
 // TestBoot is one container's life, step by step: each needs those before it.
 func TestBoot(t *testing.T) {
-	p := prepared(t)
-	if p.debian == "" {
-		t.Skip("only nixos-18.03 is booted: other trees need a binary cache, see checks.vm of the flake")
-	}
+	p := booted(t)
 	first, second, broken := p.build(t, "first"), p.build(t, "second"), p.build(t, "broken")
 	h := harness.New(t)
 	w := &web{
 		H: h, place: p,
 		database: harness.FreePort(h), old: harness.FreePort(h), next: harness.FreePort(h), ssh: harness.FreePort(h),
 	}
-	key, err := os.ReadFile(filepath.Join(p.store, "key"))
+	key, err := os.ReadFile(filepath.Join(p.Store, "key"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,10 +95,7 @@ func TestBoot(t *testing.T) {
 // TestBootShortRange boots where 4096 ids are all there is: nobody and nogroup
 // are 65534 in NixOS, and real all the same.
 func TestBootShortRange(t *testing.T) {
-	p := prepared(t)
-	if p.debian == "" {
-		t.Skip("only nixos-18.03 is booted")
-	}
+	p := booted(t)
 	short := p.build(t, "short")
 	h := harness.New(t, harness.WithRanges(harness.ShortRange))
 	h.Must("up", h.Descriptor("short", func(d map[string]any) { p.fromStore(h, d, short) }))
@@ -116,8 +110,11 @@ func TestBootShortRange(t *testing.T) {
 // toplevel is the system of a descriptor in the store.
 func (w *web) toplevel(descriptor string) string {
 	w.Helper()
-	system := harness.Section(w.read(w, descriptor), "system")
-	toplevel, _ := system["toplevel"].(string)
+	d, err := w.place.Read(descriptor)
+	if err != nil {
+		w.Fatal(err)
+	}
+	toplevel, _ := harness.Section(d, "system")["toplevel"].(string)
 	if !strings.HasPrefix(toplevel, "/nix/store/") {
 		w.Fatalf("system.toplevel of %s is %q", descriptor, toplevel)
 	}

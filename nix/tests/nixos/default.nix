@@ -21,8 +21,26 @@ let
     mkdir $out
     for folder in bin lib lib64 sbin; do ln -s usr/$folder $out/$folder; done
   '';
+  # The tree as /usr, and the links to it that Debian's files go through.
+  usr = {
+    source = "${tree}/usr";
+    target = "/usr";
+    readOnly = true;
+  };
   backing =
-    if debian == null then [ ] else [ (import ../debian-backing.nix { inherit tree root; }) ];
+    if debian == null then
+      [ ]
+    else
+      [
+        ../debian-backing.nix
+        {
+          nuc.mounts = [ usr ];
+          nuc.tree = "${root}";
+          # By the package set's version, sudo would want to be root's; by
+          # Debian's, not.
+          nuc.rootOwnedPackages = lib.mkForce [ ];
+        }
+      ];
 
   inherit (pkgs) lib;
 
@@ -99,6 +117,21 @@ in
         value = option.description or "";
       }) list
     );
+
+  # What make bench measures.
+  bench = import ./bench.nix {
+    inherit
+      container
+      nixpkgs
+      nuc
+      pkgs
+      ;
+    # Of a container that nuc's modules know nothing of.
+    backing = if debian == null then [ ] else [ ../debian-backing.nix ];
+    root = if debian == null then null else "${root}";
+    mounts = if debian == null then [ ] else [ usr ];
+    services = builtins.attrValues configurations;
+  };
 
   # What is booted, and what it is switched to.
   first = (container "web" web).descriptor;
