@@ -109,7 +109,7 @@ func bootProfile() *row {
 			{Name: "nuc", run: start(&p.profile)},
 			{Name: isContainer, run: start(&p.plain)},
 		},
-		Wanted: []wanted{{0.6, isContainer}},
+		Wanted: []wanted{{AtMost: 0.6, Of: isContainer}},
 		runs:   11, warmUps: 1,
 		setUp: p.build,
 	}
@@ -264,22 +264,25 @@ func switches() *row {
 	}
 }
 
-// evaluate compares Nix' work: it evaluates and builds nothing.
+// evaluate compares Nix' work: it evaluates and builds nothing. CPU time, as
+// nothing else is waited for.
 func evaluate() *row {
 	var tree nixpkgs.Tree
 	evaluated := func(attribute string) func(*session) (float64, error) {
 		return func(*session) (float64, error) {
-			var derivation string
-			began := time.Now()
-			err := tree.Evaluate("bench.evaluate."+attribute, &derivation)
-			return float64(time.Since(began)) / float64(time.Millisecond), err
+			cmd := tree.Command("nix-instantiate", "--eval", "--strict", "-E", tree.Expression("bench.evaluate."+attribute))
+			if out, err := cmd.CombinedOutput(); err != nil {
+				return 0, fmt.Errorf("%w: %s", err, out)
+			}
+			took := cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
+			return float64(took) / float64(time.Millisecond), nil
 		}
 	}
 	const plain = "eval-config"
 	return &row{
-		Name: "evaluate", Unit: "ms", About: "mkContainer of a configuration with six services, beside NixOS' own function",
+		Name: "evaluate", Unit: "ms", About: "CPU time of mkContainer of a configuration with six services, beside NixOS' own function",
 		Subjects: []*subject{{Name: "nuc", run: evaluated("nuc")}, {Name: plain, run: evaluated("plain")}},
-		Wanted:   []wanted{{1.05, plain}},
+		Wanted:   []wanted{{AtMost: 1.05, Of: plain}},
 		runs:     11, warmUps: 1,
 		setUp: func(s *session) (err error) {
 			tree, err = s.nixpkgs()

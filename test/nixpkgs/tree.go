@@ -63,9 +63,14 @@ func (tree Tree) Expression(attribute string) string {
 		filepath.Join(tree.repository, "nix/tests/nixos"), tree.Nixpkgs, debian, tree.key, attribute)
 }
 
-// Run runs one of Nix's commands on the store and returns standard output.
+// Command is one of Nix's on the store.
+func (tree Tree) Command(name string, args ...string) *exec.Cmd {
+	return exec.Command(name, append([]string{"--store", tree.Store}, args...)...)
+}
+
+// Run runs a command and returns standard output.
 func (tree Tree) Run(name string, args ...string) ([]byte, error) {
-	cmd := exec.Command(name, append([]string{"--store", tree.Store}, args...)...)
+	cmd := tree.Command(name, args...)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()

@@ -123,7 +123,7 @@ func (b *Builder) Build(p Project, name string) ([]string, error) {
 	}
 	paths, err := b.flake(p, name)
 	// What changed meanwhile is not what was built.
-	if err == nil && key != "" && b.key(p, name) == key {
+	if err == nil && key != "" && b.key(p, name) == key && b.hasLocked(p) {
 		b.remember(key, paths)
 	}
 	return paths, err

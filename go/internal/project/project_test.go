@@ -152,7 +152,12 @@ func TestKey(t *testing.T) {
 	changes("mode", true, func() { _ = os.Chmod(folder+"/sub/new.nix", 0o700) })
 	changes("a link", true, func() { _ = os.Symlink("a", folder+"/link") })
 	changes("the link's target", true, func() { _ = os.Remove(folder + "/link"); _ = os.Symlink("b", folder+"/link") })
-	changes("a lock file", true, func() { write(t, folder+"/flake.lock", `{"nodes":{"nixpkgs":{"locked":{"type":"github"}}}}`) })
+	changes("a lock file", true, func() {
+		write(t, folder+"/flake.lock", `{"root":"root","nodes":{"root":{},"nixpkgs":{"locked":{"type":"github","rev":"1"}}}}`)
+	})
+	changes("a folder of this machine that is locked by its content", true, func() {
+		write(t, folder+"/flake.lock", `{"root":"root","nodes":{"root":{},"mine":{"locked":{"type":"path","path":"/home/ana/mine","narHash":"sha256-1"}}}}`)
+	})
 	changes("a setting of Nix", true, func() { t.Setenv("NIX_CONFIG", "x = y") })
 	if other := b.key(p, "db"); other == last {
 		t.Error("two containers have one key")
@@ -162,9 +167,9 @@ func TestKey(t *testing.T) {
 	changes("a changed tracked file", true, func() { write(t, folder+"/flake.nix", "3") })
 	changes("a commit", true, func() { run("-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qam", "one") })
 
-	write(t, folder+"/flake.lock", `{"nodes":{"mine":{"locked":{"type":"path","path":"/home/ana/mine"}}}}`)
+	write(t, folder+"/flake.lock", `{"root":"root","nodes":{"root":{},"mine":{"locked":{"type":"path","path":"./mine"}}}}`)
 	if key := b.key(p, "web"); key != "" {
-		t.Error("a flake with a folder of this machine as its input has a key")
+		t.Error("a flake with an input that nothing pins has a key")
 	}
 	write(t, folder+"/flake.lock", "{}")
 	b.remember("key", []string{folder})

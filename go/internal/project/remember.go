@@ -137,8 +137,8 @@ func flakeFiles(folder string) (top, commit string, files []string, err error) {
 	return folder, "", files, err
 }
 
-// onlyLocked refuses flakes with inputs that a lock file doesn't pin: folders of
-// this machine.
+// onlyLocked refuses flakes with inputs that the lock file doesn't pin by their
+// content: relative paths of newer Nix, and what a registry or a user adds.
 func onlyLocked(folder string) error {
 	data, err := os.ReadFile(filepath.Join(folder, "flake.lock"))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -148,19 +148,37 @@ func onlyLocked(folder string) error {
 		return err
 	}
 	var lock struct {
+		Root  string
 		Nodes map[string]struct {
-			Locked struct{ Type, URL string }
+			Locked struct{ NarHash, Rev string }
 		}
 	}
 	if err := json.Unmarshal(data, &lock); err != nil {
 		return err
 	}
 	for name, n := range lock.Nodes {
-		if n.Locked.Type == "path" || strings.HasPrefix(n.Locked.URL, "file:") || strings.HasPrefix(n.Locked.URL, "/") {
-			return fmt.Errorf("input %s is a folder of this machine", name)
+		if name != lock.Root && n.Locked.NarHash == "" && n.Locked.Rev == "" {
+			return fmt.Errorf("input %s is not pinned", name)
 		}
 	}
 	return nil
+}
+
+// hasLocked tells whether a flake that was built has all of its inputs in its
+// lock file. Nix writes none for a flake without inputs, and can't write one to
+// a folder that is read-only: the inputs are then looked up every time.
+func (b *Builder) hasLocked(p Project) bool {
+	if exists(p.Folder, "flake.lock") {
+		return true
+	}
+	out, err := nix("flake", "metadata", "--json", p.Flake).Output()
+	if err != nil {
+		return false
+	}
+	var metadata struct {
+		Locks struct{ Nodes map[string]json.RawMessage }
+	}
+	return json.Unmarshal(out, &metadata) == nil && len(metadata.Locks.Nodes) <= 1
 }
 
 func (b *Builder) memory(key string) string { return filepath.Join(b.Cache, "builds", key) }
