@@ -156,12 +156,14 @@ type Lock struct {
 
 // Acquire makes the runtime folder and takes the container's lock. It returns
 // ErrHeld if somebody has it; Holder says who.
-func (c Container) Acquire() (*Lock, error) {
+func (c Container) Acquire() (*Lock, error) { return acquireFolder(c.Runtime) }
+
+func acquireFolder(path string) (*Lock, error) {
 	for {
-		if err := os.Mkdir(c.Runtime, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 			return nil, fmt.Errorf("runtime folder: %w", err)
 		}
-		dir, err := os.OpenFile(c.Runtime, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+		dir, err := os.OpenFile(path, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
 		if errors.Is(err, os.ErrNotExist) {
 			continue // the last holder is just removing it
 		}
@@ -175,7 +177,7 @@ func (c Container) Acquire() (*Lock, error) {
 		}
 		if err != nil {
 			dir.Close()
-			return nil, &os.PathError{Op: "open", Path: filepath.Join(c.Runtime, "lock"), Err: err}
+			return nil, &os.PathError{Op: "open", Path: filepath.Join(path, "lock"), Err: err}
 		}
 		l := &Lock{Folder: dir, File: os.NewFile(uintptr(fd), "lock")}
 		if err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); err != nil {
@@ -187,7 +189,7 @@ func (c Container) Acquire() (*Lock, error) {
 		}
 		// The last holder may have removed the file between our open and our
 		// lock: then what we hold is not what the next one will find.
-		if sameFile(fd, filepath.Join(c.Runtime, "lock")) {
+		if sameFile(fd, filepath.Join(path, "lock")) {
 			return l, nil
 		}
 		l.Close()
@@ -207,9 +209,11 @@ func (l *Lock) Close() {
 
 // Holder returns the pid that took the lock, or 0 if nobody holds it or it
 // can't be told. The kernel's own table is asked (/proc/locks, proc_locks(5)).
-func (c Container) Holder() int {
+func (c Container) Holder() int { return holderOf(c.Runtime) }
+
+func holderOf(folder string) int {
 	var st unix.Stat_t
-	if unix.Stat(filepath.Join(c.Runtime, "lock"), &st) != nil {
+	if unix.Stat(filepath.Join(folder, "lock"), &st) != nil {
 		return 0
 	}
 	data, err := os.ReadFile("/proc/locks")
@@ -220,15 +224,17 @@ func (c Container) Holder() int {
 }
 
 // Held tells whether the container's lock is held.
-func (c Container) Held() bool {
-	fd, err := unix.Open(filepath.Join(c.Runtime, "lock"), unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+func (c Container) Held() bool { return heldFolder(c.Runtime) }
+
+func heldFolder(folder string) bool {
+	fd, err := unix.Open(filepath.Join(folder, "lock"), unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
 	if err != nil {
 		return false
 	}
 	defer unix.Close(fd)
 	// A shared lock asked for in passing could make a start that comes at the
 	// same moment fail, so it is only asked for where the table has no answer.
-	if c.Holder() != 0 {
+	if holderOf(folder) != 0 {
 		return true
 	}
 	return unix.Flock(fd, unix.LOCK_SH|unix.LOCK_NB) == unix.EWOULDBLOCK
