@@ -49,7 +49,7 @@ func firstCells(text string) []string {
 	return cells
 }
 
-var flagWord = regexp.MustCompile("`(--?[A-Za-z][A-Za-z-]*)`")
+var flagWord = regexp.MustCompile("`(--?[A-Za-z][A-Za-z0-9-]*)`")
 
 func documentedFlags(text string) []string {
 	var flags []string

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nix-user-containers/nuc/go/internal/keeper"
+	"github.com/nix-user-containers/nuc/go/internal/link"
 	"github.com/nix-user-containers/nuc/go/internal/state"
 )
 
@@ -62,6 +63,7 @@ var roles = map[string]func() error{
 	keeper.RoleKeeper: keeper.Main,
 	keeper.RoleInit:   keeper.InitMain,
 	roleSupervisor:    supervisorMain,
+	link.Role:         linkMain,
 	roleUnshare:       unshareMain,
 	roleRemove:        removeMain,
 }
@@ -93,6 +95,9 @@ var commands = []struct {
 	{"ps", "List containers.", newCommand[psCommand], []string{`aliases:"ls"`}},
 	{"stats", "Show what containers use.", newCommand[statsCommand], nil},
 	{"status", "Show one container in detail.", newCommand[statusCommand], nil},
+	{"link", "Relay a port of the host machine or a container to one of another.", newCommand[linkCommand], nil},
+	{"links", "List links.", newCommand[linksCommand], nil},
+	{"unlink", "End links.", newCommand[unlinkCommand], nil},
 	{"exec", "Run a command in a running container.", newCommand[execCommand], nil},
 	{"login", "Open a root shell in a running container.", newCommand[loginCommand], nil},
 	{"logs", "Show a container's journal.", newCommand[logsCommand], nil},

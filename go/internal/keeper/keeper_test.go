@@ -314,6 +314,13 @@ func TestInside(t *testing.T) {
 	}
 	k.init = os.NewFile(uintptr(pidfd), "pidfd")
 	defer k.init.Close()
+	if files, err := k.dial(&Dial{Path: path}); err == nil || !strings.Contains(err.Error(), "not up") {
+		t.Errorf("before its root is there: %v, %v", files, err)
+	}
+	if k.devpts, err = os.Open("/"); err != nil {
+		t.Fatal(err)
+	}
+	defer k.devpts.Close()
 	listening, err := k.listen(&Listen{Network: "unix", Path: path, Mode: 0o666})
 	if err != nil {
 		t.Fatal(err)

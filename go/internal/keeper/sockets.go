@@ -68,13 +68,14 @@ func (k *keeper) forget(d *Dial) error {
 // container's paths are.
 func (k *keeper) inside(f func(enter func() error) (*os.File, error)) (*os.File, error) {
 	k.mu.Lock()
-	init := dup(k.init)
+	init, booted := dup(k.init), k.devpts != nil
 	k.mu.Unlock()
-	if init == nil {
-		return nil, errors.New("the container's init is not up")
-	}
-	defer init.Close()
+	defer closeAll(init)
 	return f(func() error {
+		// Before that, it still has the host's files.
+		if init == nil || !booted {
+			return errors.New("the container's init is not up")
+		}
 		if err := setns(init, unix.CLONE_NEWNS); err != nil {
 			return err
 		}

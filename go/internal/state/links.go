@@ -109,3 +109,9 @@ func (l Link) Remove(lock *Lock) error {
 	}
 	return err
 }
+
+// UnlockLinks ends LockLinks, and removes the folder of the links if none is left.
+func UnlockLinks(dir *os.File) {
+	_ = unix.Rmdir(dir.Name()) // not where there are some
+	dir.Close()
+}

@@ -53,7 +53,7 @@ func TestLinkFolders(t *testing.T) {
 	if l.Held() {
 		t.Error("held after it was removed")
 	}
-	creating.Close()
+	UnlockLinks(creating)
 	if err := f.Link("host-1-web-80").Remove(locks[1]); err != nil {
 		t.Error(err)
 	}

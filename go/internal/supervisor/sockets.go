@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -56,6 +57,9 @@ func (s *Supervisor) Listen(l keeper.Listen) (*os.File, error) { return listenBy
 
 // DialUnix is the function of that name, for the supervisor's own container.
 func (s *Supervisor) DialUnix(path string) (*os.File, error) { return dialBy(s.asKeeper, path) }
+
+// patience is how long a supervisor and a keeper may take to answer.
+const patience = 10 * time.Second
 
 // ask sends a request to a keeper and returns where the answer comes.
 type ask func(keeper.Request) (*seqpacket.Conn, error)
@@ -118,7 +122,11 @@ func receiveSockets(ask ask, r keeper.Request, n int, network string, listening 
 		return nil, err
 	}
 	defer conn.Close()
+	_ = conn.Net().SetReadDeadline(time.Now().Add(patience))
 	m, err := conn.Receive()
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return nil, gone(err)
+	}
 	if err != nil {
 		return nil, ErrNotRunning // its supervisor or keeper went before it answered
 	}

@@ -1,0 +1,231 @@
+// Package link is a link: a listener in one place, the host machine or a
+// container, that is relayed to a port of another. Each link is a process,
+// which waits while one of its containers does not run.
+//
+// A link's folder, in the runtime folder, holds
+//
+//	lock       held by the process while it runs
+//	spec.json  what the link is, for the process, also when it is started anew
+//	control    the process's socket: Command, answered by a Status
+//	report     the socket of who makes the link, until it knows how that went
+//	unit       the name of the process's unit, where systemd runs it
+//	log        what the process has to say, where it does not
+package link
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"net/netip"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/nix-user-containers/nuc/go/internal/descriptor"
+	"github.com/nix-user-containers/nuc/go/internal/socket"
+)
+
+// Protocols of a link.
+const (
+	TCP = "tcp"
+	UDP = "udp"
+)
+
+// machine is the host machine's name in the name of a link.
+const machine = "host"
+
+// End is one end of a link.
+type End struct {
+	// Container is a container's name, or "" for the host machine.
+	Container string `json:"container,omitempty"`
+	// Port is the first of Spec.Count ports; 0 with a Path.
+	Port int `json:"port,omitempty"`
+	// Path of a Unix socket, in the container or on the host machine.
+	Path string `json:"path,omitempty"`
+}
+
+// Spec says what a link is.
+type Spec struct {
+	// Client is where it listens, Host where it leads.
+	Client End `json:"client"`
+	Host   End `json:"host"`
+	// Count is how many consecutive ports there are at both ends.
+	Count    int    `json:"count"`
+	Protocol string `json:"protocol"`
+	// Addresses it listens on; the optional ones where they can be had.
+	Addresses []string `json:"addresses,omitempty"`
+	Optional  []string `json:"optional,omitempty"`
+	// Declared links are those of the client's descriptor. They end with its
+	// supervisor.
+	Declared bool `json:"declared,omitempty"`
+}
+
+// Name is the link's: the same for the same ends.
+func (s *Spec) Name() string {
+	name := s.Client.name(s.Count, s.explicit()) + "-" + s.Host.name(s.Count, "")
+	if s.Protocol == UDP {
+		name += "-" + UDP
+	}
+	return name
+}
+
+// explicit is the address, where there is but one and it is not the default.
+func (s *Spec) explicit() string {
+	if len(s.Addresses) != 1 || len(s.Optional) > 0 || s.Declared && s.Addresses[0] == descriptor.PeerAddress(s.Host.Container).String() {
+		return ""
+	}
+	return s.Addresses[0]
+}
+
+func (e End) name(count int, address string) string {
+	parts := []string{e.Container}
+	if e.Container == "" {
+		parts[0] = machine
+	}
+	if e.Path != "" {
+		sum := sha256.Sum256([]byte(e.Path))
+		base := strings.Map(func(r rune) rune {
+			if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("._-", r) {
+				return r
+			}
+			return '_'
+		}, path.Base(e.Path))
+		base = strings.TrimLeft(base, ".")
+		// A unit's name, with what else it has, is of 255 bytes at most.
+		return strings.Join(append(parts, base[:min(len(base), 40)], fmt.Sprintf("%x", sum[:3])), "-")
+	}
+	if address != "" {
+		parts = append(parts, address)
+	}
+	return strings.Join(append(parts, e.ports(count)), "-")
+}
+
+// ports is 80, or 8000-8010.
+func (e End) ports(count int) string {
+	if count > 1 {
+		return fmt.Sprintf("%d-%d", e.Port, e.Port+count-1)
+	}
+	return strconv.Itoa(e.Port)
+}
+
+// Place is the end as a command line has it: -, or a container.
+func (e End) Place() string {
+	if e.Container == "" {
+		return "-"
+	}
+	return e.Container
+}
+
+// Target is where the link leads: db:5432, db:/run/socket, -:80.
+func (s *Spec) Target() string { return s.Host.Place() + ":" + s.Host.what(s.Count) }
+
+func (e End) what(count int) string {
+	if e.Path != "" {
+		return e.Path
+	}
+	return e.ports(count)
+}
+
+// listening is a place to listen on as people write it, with the ports of all
+// of a range.
+func (s *Spec) listening(address string) string {
+	if s.Client.Path != "" {
+		return s.Client.Path
+	}
+	if strings.Contains(address, ":") {
+		address = "[" + address + "]"
+	}
+	return address + ":" + s.Client.ports(s.Count)
+}
+
+// Text is the link as one line: web 127.0.0.1:80 → db:5432.
+func (s *Spec) Text() string {
+	where := s.listening("localhost")
+	if s.Client.Path == "" && len(s.Addresses) == 1 {
+		where = s.listening(s.Addresses[0])
+	}
+	if s.Client.Container != "" {
+		where = s.Client.Container + " " + where
+	}
+	text := where + " → " + s.Target()
+	if s.Protocol == UDP {
+		text += " (udp)"
+	}
+	return text
+}
+
+// Equal tells whether two links are the same.
+func (s *Spec) Equal(o *Spec) bool {
+	return s.Client == o.Client && s.Host == o.Host && s.Count == o.Count && s.Protocol == o.Protocol && s.Declared == o.Declared &&
+		slices.Equal(s.Addresses, o.Addresses) && slices.Equal(s.Optional, o.Optional)
+}
+
+// clash tells whether two links want the same place to listen on.
+func (s *Spec) clash(o *Spec, address string) bool {
+	if s.Client.Container != o.Client.Container || s.Protocol != o.Protocol {
+		return false
+	}
+	if s.Client.Path != "" || o.Client.Path != "" {
+		return s.Client.Path == o.Client.Path
+	}
+	if s.Client.Port >= o.Client.Port+o.Count || o.Client.Port >= s.Client.Port+s.Count {
+		return false
+	}
+	same := func(other string) bool {
+		a, b := netip.MustParseAddr(address), netip.MustParseAddr(other)
+		return a == b || a.Is4() == b.Is4() && (a.IsUnspecified() || b.IsUnspecified())
+	}
+	return slices.ContainsFunc(o.Addresses, same) || slices.ContainsFunc(o.Optional, same)
+}
+
+// place is where port i of the link listens at an address.
+func (s *Spec) place(address string, i int) socket.Place {
+	if s.Client.Path != "" {
+		return socket.Place{Network: socket.Unix, Path: s.Client.Path}
+	}
+	return socket.Place{Network: network(s.Protocol, address), Address: address, Port: s.Client.Port + i}
+}
+
+func network(protocol, address string) string {
+	six := strings.Contains(address, ":")
+	switch {
+	case protocol == UDP && six:
+		return socket.UDP6
+	case protocol == UDP:
+		return socket.UDP4
+	case six:
+		return socket.TCP6
+	}
+	return socket.TCP4
+}
+
+// Addresses of localhost.
+const (
+	Localhost4 = "127.0.0.1"
+	Localhost6 = "::1"
+)
+
+// Declared are the links of a descriptor.
+func Declared(d *descriptor.Descriptor) []Spec {
+	var specs []Spec
+	for i, l := range d.Links {
+		s := Spec{
+			Client: End{Container: d.Name, Port: l.Listen}, Host: End{Container: l.To, Port: l.Port},
+			Count: l.Count, Protocol: l.Protocol, Declared: true,
+		}
+		switch {
+		case l.Address != "":
+			s.Addresses = []string{l.Address}
+		default:
+			s.Addresses = []string{descriptor.PeerAddress(l.To).String()}
+			if !slices.ContainsFunc(slices.Concat(d.Links[:i], d.Links[i+1:]), func(o descriptor.Link) bool {
+				return o.Protocol == l.Protocol && o.Listen < l.Listen+l.Count && l.Listen < o.Listen+o.Count
+			}) {
+				// Where a service of the container's has them, it keeps them.
+				s.Optional = []string{Localhost4, Localhost6}
+			}
+		}
+		specs = append(specs, s)
+	}
+	return specs
+}

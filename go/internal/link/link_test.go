@@ -1,0 +1,138 @@
+package link
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/nix-user-containers/nuc/go/internal/descriptor"
+	"github.com/nix-user-containers/nuc/test/leaktest"
+)
+
+func TestMain(m *testing.M) { leaktest.Main(m) }
+
+var both = []string{Localhost4, Localhost6}
+
+func TestName(t *testing.T) {
+	long := "/srv/" + strings.Repeat("n", 100)
+	tests := []struct {
+		spec             Spec
+		name, text, unit string
+	}{
+		{
+			Spec{Client: End{Container: "web", Port: 80}, Host: End{Container: "db", Port: 5432}, Count: 1, Protocol: TCP, Addresses: append(both, "127.70.1.2")},
+			"web-80-db-5432", "web localhost:80 → db:5432", "nuc-link-web-80-db-5432.service",
+		},
+		{
+			Spec{Client: End{Port: 1001}, Host: End{Container: "db", Port: 5432}, Count: 1, Protocol: TCP, Addresses: both},
+			"host-1001-db-5432", "localhost:1001 → db:5432", "nuc-link-host-1001-db-5432.service",
+		},
+		{
+			Spec{Client: End{Port: 8000}, Host: End{Container: "db", Port: 9000}, Count: 11, Protocol: UDP, Addresses: both},
+			"host-8000-8010-db-9000-9010-udp", "localhost:8000-8010 → db:9000-9010 (udp)", "nuc-link-host-8000-8010-db-9000-9010-udp.service",
+		},
+		{
+			Spec{Client: End{Port: 80}, Host: End{Container: "web", Port: 80}, Count: 1, Protocol: TCP, Addresses: []string{"0.0.0.0"}},
+			"host-0.0.0.0-80-web-80", "0.0.0.0:80 → web:80", "nuc-link-host-0.0.0.0-80-web-80.service",
+		},
+		{
+			Spec{Client: End{Port: 80}, Host: End{Container: "web", Port: 80}, Count: 1, Protocol: TCP, Addresses: []string{"::"}},
+			"host-::-80-web-80", "[::]:80 → web:80", "nuc-link-host-::-80-web-80.service",
+		},
+		{
+			Spec{Client: End{Path: "/home/ana/a b/.s.PGSQL.5432"}, Host: End{Container: "db", Port: 5432}, Count: 1, Protocol: TCP},
+			"host-s.PGSQL.5432-b4b710-db-5432", "/home/ana/a b/.s.PGSQL.5432 → db:5432", "nuc-link-host-s.PGSQL.5432-b4b710-db-5432.service",
+		},
+		{
+			Spec{Client: End{Container: "web", Port: 80}, Host: End{Path: long}, Count: 1, Protocol: TCP, Addresses: both},
+			"web-80-host-" + strings.Repeat("n", 40) + "-f86393", "web localhost:80 → -:" + long, "",
+		},
+		{
+			Spec{Client: End{Container: "web", Port: 80}, Host: End{Container: "db", Port: 81}, Count: 1, Protocol: TCP, Declared: true, Addresses: []string{descriptor.PeerAddress("db").String()}},
+			"web-80-db-81", "web " + descriptor.PeerAddress("db").String() + ":80 → db:81", "",
+		},
+	}
+	for _, test := range tests {
+		if got := test.spec.Name(); got != test.name {
+			t.Errorf("name %q, want %q", got, test.name)
+		}
+		if got := test.spec.Text(); got != test.text {
+			t.Errorf("text %q, want %q", got, test.text)
+		}
+		if got := unit(test.spec.Name()); test.unit != "" && got != test.unit || len(got) > 255 {
+			t.Errorf("unit %q, want %q", got, test.unit)
+		}
+	}
+}
+
+func TestClash(t *testing.T) {
+	a := Spec{Client: End{Port: 8000}, Count: 10, Protocol: TCP, Addresses: both}
+	tests := []struct {
+		name    string
+		other   Spec
+		address string
+		want    bool
+	}{
+		{"the same", a, Localhost4, true},
+		{"overlap", Spec{Client: End{Port: 8009}, Count: 5, Protocol: TCP, Addresses: both}, Localhost4, true},
+		{"beside", Spec{Client: End{Port: 8010}, Count: 5, Protocol: TCP, Addresses: both}, Localhost4, false},
+		{"another protocol", Spec{Client: End{Port: 8000}, Count: 1, Protocol: UDP, Addresses: both}, Localhost4, false},
+		{"another place", Spec{Client: End{Container: "web", Port: 8000}, Count: 1, Protocol: TCP, Addresses: both}, Localhost4, false},
+		{"another address", Spec{Client: End{Port: 8000}, Count: 1, Protocol: TCP, Addresses: []string{"127.0.0.2"}}, Localhost4, false},
+		{"every address", Spec{Client: End{Port: 8000}, Count: 1, Protocol: TCP, Addresses: []string{"0.0.0.0"}}, Localhost4, true},
+		{"every address of the other family", Spec{Client: End{Port: 8000}, Count: 1, Protocol: TCP, Addresses: []string{"::"}}, Localhost4, false},
+		{"an optional one", Spec{Client: End{Port: 8000}, Count: 1, Protocol: TCP, Addresses: []string{"127.0.0.2"}, Optional: both}, Localhost6, true},
+		{"a path", Spec{Client: End{Path: "/x"}, Count: 1, Protocol: TCP}, Localhost4, false},
+	}
+	for _, test := range tests {
+		if got := a.clash(&test.other, test.address); got != test.want {
+			t.Errorf("%s: %t", test.name, got)
+		}
+	}
+}
+
+func TestDeclared(t *testing.T) {
+	peer := func(name string) []string { return []string{descriptor.PeerAddress(name).String()} }
+	d := &descriptor.Descriptor{Name: "app", Links: []descriptor.Link{
+		{Listen: 5432, To: "db", Port: 5432, Count: 1, Protocol: TCP},
+		{Listen: 80, To: "web", Port: 8080, Count: 2, Protocol: TCP},
+		{Listen: 81, To: "db", Port: 81, Count: 1, Protocol: TCP},
+		{Listen: 81, To: "dns", Port: 53, Count: 1, Protocol: UDP},
+		{Listen: 90, To: "db", Port: 90, Count: 1, Protocol: TCP, Address: "0.0.0.0"},
+	}}
+	want := []struct {
+		name                string
+		addresses, optional []string
+	}{
+		{"app-5432-db-5432", peer("db"), both},
+		{"app-80-81-web-8080-8081", peer("web"), nil},
+		{"app-81-db-81", peer("db"), nil},
+		{"app-81-dns-53-udp", peer("dns"), both},
+		{"app-0.0.0.0-90-db-90", []string{"0.0.0.0"}, nil},
+	}
+	got := Declared(d)
+	if len(got) != len(want) {
+		t.Fatalf("%+v", got)
+	}
+	for i, w := range want {
+		if got[i].Name() != w.name || !slices.Equal(got[i].Addresses, w.addresses) || !slices.Equal(got[i].Optional, w.optional) || !got[i].Declared {
+			t.Errorf("%+v, want %+v", got[i], w)
+		}
+	}
+	if got[0].Beyond() || !got[4].Beyond() {
+		t.Error("what is beyond loopback is not told")
+	}
+}
+
+func TestUnitArguments(t *testing.T) {
+	m := &Manager{}
+	got := m.arguments("host-80-web-80", "localhost:80 → 100%", []string{"/opt/a$b/nuc", Role, "host-80-web-80", "/run/user/1000/nuc"})
+	want := []string{
+		"--user", "--quiet", "--collect", "--unit=nuc-link-host-80-web-80.service", "--description=nuc link localhost:80 → 100%",
+		"--service-type=exec", "--property=Restart=on-failure", "--property=RestartSec=100ms", "--property=RestartPreventExitStatus=78",
+		"--working-directory=/", "--", "/opt/a$$b/nuc", "nuc-link", "host-80-web-80", "/run/user/1000/nuc",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q\nwant %q", got, want)
+	}
+}

@@ -1,0 +1,275 @@
+package integration
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nix-user-containers/nuc/test/harness"
+)
+
+// linkStatus is a line of `nuc links --json`.
+type linkStatus struct {
+	Name        string   `json:"name"`
+	Client      string   `json:"client"`
+	Protocol    string   `json:"protocol"`
+	Listen      []string `json:"listen"`
+	Host        string   `json:"host"`
+	Target      string   `json:"target"`
+	State       string   `json:"state"`
+	Reason      string   `json:"reason"`
+	Connections int      `json:"connections"`
+	Declared    bool     `json:"declared"`
+	Pid         int      `json:"pid"`
+}
+
+// links are those of `nuc links --json` by name.
+func links(h *harness.H) map[string]linkStatus {
+	h.Helper()
+	var list []linkStatus
+	if err := json.Unmarshal([]byte(h.Must("links", "--json")), &list); err != nil {
+		h.Fatal(err)
+	}
+	all := map[string]linkStatus{}
+	for _, l := range list {
+		all[l.Name] = l
+	}
+	return all
+}
+
+// waitLink waits until a link has a state.
+func waitLink(h *harness.H, name, state string) linkStatus {
+	h.Helper()
+	var last linkStatus
+	harness.Eventually(h, patience, "link "+name+" is "+state, func() bool {
+		last = links(h)[name]
+		return last.State == state
+	})
+	return last
+}
+
+// withLinks ends the links of a test before its containers are looked for.
+func withLinks(h *harness.H) {
+	h.Cleanup(func() { h.Nuc("unlink", "--all") })
+}
+
+// role makes a role that a password opens, and returns the URL's beginning.
+func role(h *harness.H, container string) string {
+	h.Helper()
+	h.Must("exec", "-u", "postgres", container, "psql", "-qXc", "CREATE ROLE test LOGIN PASSWORD 'test'")
+	return "postgresql://test:test@"
+}
+
+// answers tells whether a query reaches the database at host:port, over the
+// host machine.
+func answers(h *harness.H, url string) error {
+	r := h.Host("psql", "-X", url, "-Atc", "SELECT 6 * 7")
+	if r.Stdout != "42\n" {
+		return fmt.Errorf("psql:\n%s", r)
+	}
+	return nil
+}
+
+func TestLinkFromHost(t *testing.T) {
+	onTrees(t, func(h *harness.H, tree string) {
+		withLinks(h)
+		h.Up("db", tree, ephemeral)
+		url := role(h, "db")
+		number := harness.FreePort(h)
+		name := fmt.Sprintf("host-%d-db-5432", number)
+		made := h.Must("link", "-", fmt.Sprint(number), "db", "5432")
+		if want := fmt.Sprintf("%s: 127.0.0.1:%d, [::1]:%d → db:5432", name, number, number); made != want {
+			h.Errorf("link says %q, want %q", made, want)
+		}
+		for _, host := range []string{"127.0.0.1", "[::1]", "localhost"} {
+			if err := answers(h, fmt.Sprintf("%s%s:%d/postgres", url, host, number)); err != nil {
+				h.Errorf("%s: %v", host, err)
+			}
+		}
+		for _, address := range otherAddresses(h) {
+			if conn, err := net.DialTimeout("tcp", net.JoinHostPort(address, fmt.Sprint(number)), time.Second); err == nil {
+				conn.Close()
+				h.Errorf("a link without an address listens on %s, too", address)
+			}
+		}
+		again := h.Nuc("link", "-", fmt.Sprint(number), "db", "5432")
+		if again.Code != 0 || !strings.Contains(again.Stdout, "is there already") {
+			h.Errorf("the same link twice:\n%s", again)
+		}
+		if l := links(h)[name]; l.State != "listening" || l.Client != "-" || l.Host != "db" || l.Target != "5432" || l.Pid == 0 || len(links(h)) != 1 {
+			h.Errorf("links: %+v", links(h))
+		}
+		h.Must("unlink", name)
+		refused(h, number)
+		if all := links(h); len(all) != 0 {
+			h.Errorf("links after unlink: %+v", all)
+		}
+	})
+}
+
+// refused checks that nobody listens on a port of the host machine's.
+func refused(h *harness.H, number int) {
+	h.Helper()
+	for _, address := range []string{"127.0.0.1", "::1"} {
+		if conn, err := net.Dial("tcp", net.JoinHostPort(address, fmt.Sprint(number))); err == nil {
+			conn.Close()
+			h.Errorf("%s: port %d still listens", address, number)
+		}
+	}
+}
+
+func TestLinkBetweenContainers(t *testing.T) {
+	onTrees(t, func(h *harness.H, tree string) {
+		withLinks(h)
+		h.Up("web", tree, ephemeral)
+		h.Up("app", tree, ephemeral)
+		h.Must("exec", "app", "systemctl", "stop", "nginx")
+		h.Must("exec", "web", "sh", "-c", "echo hello from web >/var/www/html/index.html")
+		h.Must("link", "app", "80", "web", "80")
+		peer := strings.Split(strings.Join(links(h)["app-80-web-80"].Listen, ","), ",")
+		if len(peer) != 3 {
+			h.Fatalf("listens on %q, want localhost of both families and web's own address", peer)
+		}
+		for _, where := range peer {
+			if r := h.Exec("app", "curl", "-fsS", "--max-time", "20", "http://"+where+"/"); r.Stdout != "hello from web\n" {
+				h.Errorf("curl %s in app:\n%s", where, r)
+			}
+		}
+		h.Must("unlink", "app", "80")
+		if r := h.Exec("app", "curl", "-fsS", "--max-time", "20", "http://127.0.0.1/"); r.Code != 7 {
+			h.Errorf("curl after unlink: want a refused connection\n%s", r)
+		}
+	})
+}
+
+// onTree runs a test on one tree only: what does not depend on the systemd.
+func onTree(t *testing.T, test func(h *harness.H, tree string), opts ...harness.Option) {
+	t.Parallel()
+	test(harness.New(t, opts...), "trixie")
+}
+
+func TestLinkToHost(t *testing.T) {
+	onTree(t, func(h *harness.H, tree string) {
+		withLinks(h)
+		h.Up("web", tree, ephemeral)
+		listener, err := net.Listen("tcp4", "127.0.0.1:0")
+		if err != nil {
+			h.Fatal(err)
+		}
+		defer listener.Close()
+		go func() {
+			for {
+				c, err := listener.Accept()
+				if err != nil {
+					return
+				}
+				_, _ = io.WriteString(c, "hello from the host\n")
+				c.Close()
+			}
+		}()
+		number := listener.Addr().(*net.TCPAddr).Port
+		h.Must("link", "web", "1000", "-", fmt.Sprint(number))
+		if r := h.Exec("web", "bash", "-c", "cat </dev/tcp/127.0.0.1/1000"); r.Stdout != "hello from the host\n" {
+			h.Errorf("from web to the host:\n%s", r)
+		}
+	})
+}
+
+// echo runs a UDP service that answers in capitals.
+func echo(h *harness.H, container string) {
+	h.Helper()
+	script := `use IO::Socket::INET; my $s = IO::Socket::INET->new(LocalAddr => "127.0.0.1:53", Proto => "udp") or die;
+		while (defined $s->recv(my $m, 9000)) { $s->send(uc $m) }`
+	if r := h.NucInput(script, "exec", container, "sh", "-c", "cat >/run/echo.pl"); r.Code != 0 {
+		h.Fatalf("%s", r)
+	}
+	h.Must("exec", container, "systemd-run", "--quiet", "--unit=echo", "perl", "/run/echo.pl")
+}
+
+func TestLinkUDP(t *testing.T) {
+	onTree(t, func(h *harness.H, tree string) {
+		withLinks(h)
+		h.Up("dns", tree, ephemeral)
+		h.Up("app", tree, ephemeral)
+		echo(h, "dns")
+		h.Must("link", "--udp", "app", "53", "dns", "53")
+		ask := func() bool {
+			r := h.Exec("app", "perl", "-MIO::Socket::INET", "-e", `$SIG{ALRM} = sub { exit 1 }; alarm 2;
+				$s = IO::Socket::INET->new(PeerAddr => "127.0.0.1:53", Proto => "udp") or die;
+				$s->send("question"); defined $s->recv($m, 9000) or die; print $m`)
+			return r.Stdout == "QUESTION"
+		}
+		harness.Eventually(h, patience, "an answer comes", ask)
+		l := links(h)["app-53-dns-53-udp"]
+		if l.Protocol != "udp" || l.Connections == 0 {
+			h.Errorf("%+v", l)
+		}
+		h.Must("restart", "dns")
+		echo(h, "dns")
+		harness.Eventually(h, patience, "an answer comes after a restart", ask)
+		// A real client, whose control connection is TCP on the same port.
+		h.Must("exec", "dns", "systemd-run", "--quiet", "iperf3", "-s")
+		h.Must("link", "app", "5201", "dns", "5201")
+		h.Must("link", "--udp", "app", "5201", "dns", "5201")
+		harness.Eventually(h, patience, "iperf3 measures over UDP", func() bool {
+			r := h.Exec("app", "iperf3", "-c", "127.0.0.1", "-u", "-b", "10M", "-t", "1")
+			return r.Code == 0 && strings.Contains(r.Stdout, " 0/")
+		})
+	})
+}
+
+func TestLinkUnix(t *testing.T) {
+	onTree(t, func(h *harness.H, tree string) {
+		withLinks(h)
+		h.Up("db", tree, ephemeral)
+		h.Up("app", tree, ephemeral)
+		role(h, "db")
+		// Longer than sun_path.
+		folder := filepath.Join(h.Dir, strings.Repeat("x", 120))
+		if r := h.Host("mkdir", "-m", "700", folder); r.Code != 0 {
+			h.Fatalf("%s", r)
+		}
+		path := filepath.Join(folder, ".s.PGSQL.5432")
+		short := filepath.Join(h.Runtime, "pg")
+		if r := h.Host("ln", "-s", folder, short); r.Code != 0 {
+			h.Fatalf("%s", r)
+		}
+		h.Setenv("PGPASSWORD", "test")
+		h.Must("link", "--unix", path, "-", "db", "5432")
+		ask := func() harness.Result {
+			return h.Host("psql", "-X", "-h", short, "-U", "test", "-d", "postgres", "-Atc", "SELECT 6 * 7")
+		}
+		if r := ask(); r.Stdout != "42\n" {
+			h.Errorf("psql -h FOLDER:\n%s", r)
+		}
+		st, err := os.Stat(path)
+		if err != nil || st.Mode() != os.ModeSocket|0o600 {
+			h.Errorf("the socket's mode: %v, %v", st, err)
+		}
+		h.Must("unlink", "-", path)
+		if _, err := os.Lstat(path); !os.IsNotExist(err) {
+			h.Errorf("the socket stays after unlink: %v", err)
+		}
+		// Sockets of containers at both ends: the server knows its peer's user
+		// (peer authentication), which is the container's root.
+		h.Must("exec", "-u", "postgres", "db", "createuser", "-s", "root")
+		h.Must("exec", "app", "sh", "-c", "systemctl stop postgresql@17-main && rm -f /run/postgresql/.s.PGSQL.5432")
+		h.Must("link", "app", "/run/postgresql/.s.PGSQL.5432", "db", "/run/postgresql/.s.PGSQL.5432")
+		if r := h.Exec("app", "psql", "-X", "-d", "postgres", "-Atc", "SELECT current_user, 6 * 7"); r.Stdout != "root|42\n" {
+			h.Errorf("psql over two containers' sockets:\n%s", r)
+		}
+		if r := h.Exec("app", "stat", "-c", "%a", "/run/postgresql/.s.PGSQL.5432"); r.Stdout != "666\n" {
+			h.Errorf("the socket's mode in the container:\n%s", r)
+		}
+		h.Must("unlink", "app", "/run/postgresql/.s.PGSQL.5432")
+		if r := h.Exec("app", "test", "-e", "/run/postgresql/.s.PGSQL.5432"); r.Code != 1 {
+			h.Errorf("the socket stays in the container:\n%s", r)
+		}
+	})
+}
