@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -18,7 +19,7 @@ import (
 )
 
 type logsCommand struct {
-	Names  []string `arg:"" name:"name" help:"Containers. With several, each line bears its container's name."`
+	Names  []string `arg:"" name:"name|project" optional:"" help:"Containers, or projects' folders for all of theirs that run. With several, each line bears its container's name. Without one, the folder you are in."`
 	Follow bool     `short:"f" help:"Go on with what comes."`
 	Lines  *int     `short:"n" placeholder:"N" help:"Only the last N lines."`
 	Unit   []string `short:"u" sep:"none" placeholder:"UNIT" help:"Only this unit's messages; may be given several times."`
@@ -33,6 +34,7 @@ console is shown by ` + "`nuc start`" + `.
 
 Examples:
   nuc logs -f web
+  nuc logs -f
   nuc logs -n 50 -u nginx -u postgresql web
   nuc logs --since "10 min ago" web db`
 }
@@ -41,21 +43,18 @@ func (l *logsCommand) Run(c *context) error {
 	if l.Lines != nil && *l.Lines < 0 {
 		return exitStatus{statusUsage, fmt.Errorf("--lines %d: a number of lines expected", *l.Lines)}
 	}
-	var containers []state.Container
-	for _, name := range l.Names {
-		container, err := c.find(name)
-		if err != nil {
-			return err
-		}
-		containers = append(containers, container)
+	containers, err := c.withJournal(here(l.Names))
+	if err != nil {
+		return err
 	}
+	prefixes := prefixes(containers, colours(os.Stdout))
 	var lock sync.Mutex
 	errs := make([]error, len(containers))
 	var all sync.WaitGroup
 	for i, container := range containers {
 		out := &lines{w: c.stdout, lock: &lock, raw: l.JSON}
 		if len(containers) > 1 && !l.JSON {
-			out.prefix = container.Name + ": "
+			out.prefix = prefixes[i]
 		}
 		show := func() { errs[i] = l.show(container, out) }
 		if l.Follow {
@@ -66,6 +65,42 @@ func (l *logsCommand) Run(c *context) error {
 	}
 	all.Wait()
 	return errors.Join(errs...)
+}
+
+// withJournal is the selection, of projects only what runs.
+func (c *context) withJournal(args []string) ([]state.Container, error) {
+	selected, err := c.selection(args)
+	if err != nil {
+		return nil, err
+	}
+	var list []state.Container
+	for _, container := range selected {
+		if slices.Contains(args, container.Name) || container.Held() {
+			list = append(list, container)
+		}
+	}
+	if len(list) == 0 {
+		return nil, fmt.Errorf("container of %s: none is running: `nuc up %s` starts them", strings.Join(args, ", "), strings.Join(args, " "))
+	}
+	return list, nil
+}
+
+// prefixes are what lines of several containers begin with: names of one width,
+// in colours of their own if that is wanted.
+func prefixes(containers []state.Container, coloured bool) []string {
+	width := 0
+	for _, container := range containers {
+		width = max(width, len(container.Name))
+	}
+	var list []string
+	for i, container := range containers {
+		prefix := fmt.Sprintf("%-*s | ", width, container.Name)
+		if coloured {
+			prefix = paint(prefix, nameColours[i%len(nameColours)])
+		}
+		list = append(list, prefix)
+	}
+	return list
 }
 
 func (l *logsCommand) arguments() []string {

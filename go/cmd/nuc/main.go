@@ -98,6 +98,7 @@ var commands = []struct {
 	{"link", "Relay a port of the host machine or a container to one of another.", newCommand[linkCommand], nil},
 	{"links", "List links.", newCommand[linksCommand], nil},
 	{"unlink", "End links.", newCommand[unlinkCommand], nil},
+	{"graph", "Draw containers, their ports, links and dependencies.", newCommand[graphCommand], nil},
 	{"exec", "Run a command in a running container.", newCommand[execCommand], nil},
 	{"login", "Open a root shell in a running container.", newCommand[loginCommand], nil},
 	{"logs", "Show a container's journal.", newCommand[logsCommand], nil},

@@ -4,11 +4,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"text/tabwriter"
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/nix-user-containers/nuc/go/internal/console"
 )
 
 // printable escapes what would command a terminal: control characters,
@@ -41,6 +44,25 @@ func printable(s string) string {
 		i += max(size, 1)
 	}
 	return b.String()
+}
+
+// Colours are SGR parameters (ECMA-48), the first eight of which every terminal
+// has.
+const (
+	red    = "31"
+	green  = "32"
+	yellow = "33"
+	dim    = "2"
+)
+
+// nameColours tell containers apart; red is for what is wrong.
+var nameColours = [...]string{"36", "33", "32", "35", "34", "96", "93", "92", "95", "94"}
+
+func paint(text, colour string) string { return "\x1b[" + colour + "m" + text + "\x1b[0m" }
+
+// colours tells whether f is shown in colours (https://no-color.org).
+func colours(f *os.File) bool {
+	return os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" && console.IsTerminal(f)
 }
 
 // writeJSON prints v as indented JSON. Control characters are escaped by the
