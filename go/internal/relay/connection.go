@@ -192,10 +192,9 @@ func (c *connection) carry(d int) outcome {
 func (c *connection) take(f *flow, from, to *side) outcome {
 	if f.stream {
 		if one, ok := c.loop.pipes.get(); ok {
-			f.pipe = one
 			n, err := splice(from.fd, one.in, pipeSize)
 			if err == 0 && n > 0 {
-				f.held = n
+				f.pipe, f.held = one, n
 				if f.small++; n >= trickle {
 					f.small = 0
 				}

@@ -147,6 +147,9 @@ func (c *connection) connect(fd int, address unix.Sockaddr) bool {
 		c.refused(err)
 		return false
 	}
+	if to.loopback() {
+		hurry(fd)
+	}
 	// On loopback, the connection is there or refused when connect(2) returns; it
 	// doesn't say so before it is asked again.
 	err := connect(fd, to)

@@ -182,11 +182,8 @@ func (l *loop) run() {
 	defer runtime.UnlockOSThread()
 	events := make([]unix.EpollEvent, 128)
 	for {
-		n, err := unix.EpollWait(l.epoll, events, l.patience())
-		if err != nil && err != unix.EINTR {
-			panic(fmt.Sprintf("epoll_wait: %v", err)) // no error of use
-		}
-		for i := range max(n, 0) {
+		n, _ := unix.EpollWait(l.epoll, events, l.patience())
+		for i := range max(n, 0) { // an error is EINTR
 			e := &events[i]
 			if e.Fd == int32(l.wake) {
 				continue

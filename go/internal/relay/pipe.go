@@ -3,16 +3,17 @@ package relay
 import "golang.org/x/sys/unix"
 
 const (
-	// pipeSize is what one splice moves at most. A larger pipe moves more at a
-	// time, and more than the processor's cache holds.
-	pipeSize = 256 << 10
+	// pipeSize is what one splice moves at most, and the most that a user's pipe
+	// may hold (pipe-max-size in proc_sys_fs(5)).
+	pipeSize = 1 << 20
 	// maxPipes bounds the pipes of a loop. Each holds bytes of a connection whose
 	// other side takes no more just now; what comes after these is copied. The
 	// kernel gives a user 64 MiB of pipes at full size, and then tiny ones
 	// (pipe-user-pages-soft in proc_sys_fs(5)).
-	maxPipes = 128
-	// sparePipes is how many empty ones are kept.
-	sparePipes = 8
+	maxPipes = 64
+	// sparePipes is how many empty ones are kept: a container has few streams at a
+	// time, and a user may have many containers.
+	sparePipes = 2
 )
 
 // pipe is what splice(2) needs between two sockets.

@@ -74,6 +74,10 @@ func (s *Server) Serve() {
 // start has a loop accept, from the first connection on.
 func (s *Server) start(l *loop, fd int) {
 	prompt(fd)
+	var own sockaddr
+	if name(unix.SYS_GETSOCKNAME, fd, &own) == 0 && own.loopback() {
+		hurry(fd)
+	}
 	s.loop, s.fd, s.attempts = l, fd, 1
 	l.call(s.listen)
 }

@@ -70,6 +70,12 @@ func prompt(fd int) {
 	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
 }
 
+// hurry has a TCP socket send as fast as its peer on the same machine takes it.
+// Where the machine's congestion control is BBR, it would measure and pace what
+// is no network (tcp_bbr.c), at half the speed. Reno is allowed to all (ip-sysctl,
+// tcp_allowed_congestion_control).
+func hurry(fd int) { _ = unix.SetsockoptString(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION, "reno") }
+
 // sockaddr is an address as the kernel takes it.
 type sockaddr struct {
 	raw  unix.RawSockaddrAny
@@ -105,6 +111,9 @@ func (a *sockaddr) set(address unix.Sockaddr) error {
 	}
 	return nil
 }
+
+// loopback tells an address that no network leads to.
+func (a *sockaddr) loopback() bool { return a.addrPort().Addr().IsLoopback() }
 
 func networkOrder(port int) uint16 { return uint16(port)<<8 | uint16(port)>>8&0xff }
 
