@@ -51,7 +51,7 @@ func (h *H) NucInput(input string, args ...string) Result {
 	var stdout, stderr bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(input), &stdout, &stderr
 	started := time.Now()
-	err := cmd.Run()
+	err := h.run(cmd)
 	if ctx.Err() != nil {
 		h.Errorf("nuc %s didn't end within %s", strings.Join(args, " "), limit)
 	}
@@ -95,6 +95,21 @@ func (h *H) command(ctx context.Context, path string, args ...string) (cmd *exec
 	}
 	cmd.SysProcAttr = attr
 	return cmd, release
+}
+
+// launch starts a command where the test's host is.
+func (h *H) launch(cmd *exec.Cmd) error {
+	if h.Outside != nil {
+		return h.Outside.start(cmd)
+	}
+	return cmd.Start()
+}
+
+func (h *H) run(cmd *exec.Cmd) error {
+	if err := h.launch(cmd); err != nil {
+		return err
+	}
+	return cmd.Wait()
 }
 
 func (h *H) status(cmd *exec.Cmd, err error) int {
@@ -180,7 +195,7 @@ func (h *H) start(terminal *Terminal, args ...string) *Process {
 		cmd.Stdin, cmd.Stdout, cmd.Stderr = terminal.far, terminal.far, terminal.far
 		cmd.SysProcAttr.Setpgid, cmd.SysProcAttr.Setsid, cmd.SysProcAttr.Setctty = false, true, true
 	}
-	if err := cmd.Start(); err != nil {
+	if err := h.launch(cmd); err != nil {
 		h.Fatalf("harness: nuc %s: %v", strings.Join(args, " "), err)
 	}
 	if terminal != nil {
@@ -286,7 +301,7 @@ func (h *H) Host(name string, args ...string) Result {
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	started := time.Now()
-	err = cmd.Run()
+	err = h.run(cmd)
 	return Result{
 		Args: append([]string{name}, args...), Stdout: stdout.String(), Stderr: stderr.String(),
 		Code: h.status(cmd, err), Duration: time.Since(started),

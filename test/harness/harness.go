@@ -28,6 +28,8 @@ type H struct {
 	Dir string
 	// Cgroup is the delegated cgroup, or "" where there is none.
 	Cgroup string
+	// Outside is the test's own host and what is beyond, nil unless WithOutside.
+	Outside *Outside
 
 	user   *account
 	cgroup *delegated
@@ -45,6 +47,7 @@ type options struct {
 	ranges   Ranges
 	noCgroup bool
 	root     bool
+	outside  bool
 }
 
 // WithRanges runs the test as a user with that many subordinate ids. It needs
@@ -65,10 +68,13 @@ func New(t testing.TB, opts ...Option) *H {
 		opt(&o)
 	}
 	root := os.Geteuid() == 0
-	if !root && (o.root || o.ranges != FullRange) {
-		t.Skip("needs root: it makes a user of its own, or runs nuc as root")
+	if !root && (o.root || o.outside || o.ranges != FullRange) {
+		t.Skip("needs root: it makes a user of its own, or runs nuc as root, or on a host of its own")
 	}
 	h := &H{TB: t}
+	if o.outside {
+		h.Outside = newOutside(t)
+	}
 	switch {
 	case o.root || !root:
 		h.user = present(t)

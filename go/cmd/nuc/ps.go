@@ -311,6 +311,16 @@ func (d *detail) print(c *context) error {
 	for _, p := range d.Ports {
 		row("port", "%s%s", portList([]supervisor.Port{p}), portNotes(p))
 	}
+	if o := d.Outbound; o != nil {
+		switch {
+		case o.Driver == "":
+			row("outbound", "%s", o.Reason)
+		case o.Reason != "":
+			row("outbound", "%s, process %d (%s)", o.Driver, o.PID, o.Reason)
+		default:
+			row("outbound", "%s, process %d", o.Driver, o.PID)
+		}
+	}
 	if d.Cgroup != "" {
 		row("cgroup", "%s", d.Cgroup)
 	}

@@ -113,7 +113,7 @@ func (k *keeper) start(e *Exec, m *seqpacket.Message) (*process, error) {
 	}
 	leaf := leafOf(payload)
 	defer closeAll(leaf)
-	if err := enter(init); err != nil {
+	if err := enter(init, k.fixedNetwork); err != nil {
 		return nil, err
 	}
 	user, err := findUser(e.User)
@@ -192,7 +192,7 @@ func passable(f *os.File) error {
 
 // enter puts the calling thread into the container's namespaces, the pid
 // namespace for its children (setns(2) with a pidfd, Linux 5.8).
-func enter(init *os.File) error {
+func enter(init *os.File, fixedNetwork bool) error {
 	// A thread that shares its root and folder with others can't change them.
 	if err := unix.Unshare(unix.CLONE_FS); err != nil {
 		return os.NewSyscallError("unshare", err)
@@ -201,7 +201,7 @@ func enter(init *os.File) error {
 	if err := setns(init, namespaces); err != nil {
 		return err
 	}
-	if err := userns.LimitThread(); err != nil {
+	if err := userns.LimitThread(fixedNetwork); err != nil {
 		return err
 	}
 	unix.Umask(0o022)

@@ -70,7 +70,7 @@ func becomeInit(conn *seqpacket.Conn, listeners int) error {
 	if b.Rows > 0 && b.Columns > 0 {
 		_ = unix.IoctlSetWinsize(int(term.Master.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: b.Rows, Col: b.Columns})
 	}
-	if err := userns.LimitThread(); err != nil {
+	if err := userns.LimitThread(b.FixedNetwork); err != nil {
 		return err
 	}
 	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {

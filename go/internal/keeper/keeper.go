@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nix-user-containers/nuc/go/internal/cgroup"
+	"github.com/nix-user-containers/nuc/go/internal/nft"
 	"github.com/nix-user-containers/nuc/go/internal/seqpacket"
 	"github.com/nix-user-containers/nuc/go/internal/state"
 	"github.com/nix-user-containers/nuc/go/internal/userns"
@@ -28,8 +29,12 @@ type keeper struct {
 	// init is the running init's pidfd; payload its cgroup, devpts its
 	// terminals. All nil while none runs.
 	init, payload, devpts *os.File
-	booted                sync.WaitGroup
-	dying                 bool
+	// fixedNetwork is the Guard's. table holds the rules of the network, nil
+	// before there were any.
+	fixedNetwork bool
+	table        *nft.Table
+	booted       sync.WaitGroup
+	dying        bool
 }
 
 // Main is the keeper's life. It returns when the supervisor is gone and so is
@@ -55,7 +60,7 @@ func Main() error {
 	}
 	lock := &state.Lock{File: m.Take(0), Folder: m.Take(1)}
 	m.Close()
-	k := &keeper{self: self}
+	k := &keeper{self: self, fixedNetwork: guard.FixedNetwork}
 	<-handled
 	var netErr error
 	if guard.PrivateNetwork {
@@ -137,6 +142,12 @@ func (k *keeper) serve(m *seqpacket.Message, netErr error) (leave bool) {
 	case r.Op == OpForget && r.Dial != nil:
 		m.Close()
 		go k.open(reply, func() ([]*os.File, error) { return nil, k.forget(r.Dial) })
+	case r.Op == OpNamespaces:
+		m.Close()
+		go k.open(reply, namespaces)
+	case r.Op == OpLimit && r.Limit != nil:
+		m.Close()
+		go k.open(reply, func() ([]*os.File, error) { return nil, k.limit(r.Limit) })
 	default:
 		k.refuse(reply, m, fmt.Errorf("request %q is not understood: the running nuc is of another version; restart the container", r.Op))
 	}

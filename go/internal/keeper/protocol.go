@@ -17,7 +17,9 @@
 //	   ── Request{sockets, Sockets} [reply] ───────────────▶  │ number of times
 //	   ── Request{listen, Listen} [reply] ─────────────────▶  │
 //	   ── Request{dial, Dial} [reply] ─────────────────────▶  │
-//	   ── Request{forget, Dial} [reply] ───────────────────▶ ─┘
+//	   ── Request{forget, Dial} [reply] ───────────────────▶  │
+//	   ── Request{namespaces} [reply] ─────────────────────▶  │
+//	   ── Request{limit, Limit} [reply] ───────────────────▶ ─┘
 //	   ── Request{leave} ──────────────────────────────────▶  kills init, ends
 //
 //	on a boot's reply:      Reply{started} [init's pidfd, console, console's other end]
@@ -27,7 +29,8 @@
 //	   client ── Signal ──▶ sent to the process; end-of-file is SIGHUP
 //	on a sockets' reply:    Reply{started} [socket, …]
 //	on a listen's, a dial's: Reply{started} [socket]
-//	on a forget's reply:    Reply{started}
+//	on a forget's, a limit's: Reply{started}
+//	on a namespaces' reply: Reply{started} [user, network]
 //	instead of any of them: Reply{failed, error, status}
 //
 // Between the keeper and the process that becomes init, which is born with the
@@ -41,6 +44,7 @@ package keeper
 
 import (
 	"github.com/nix-user-containers/nuc/go/internal/cgroup"
+	"github.com/nix-user-containers/nuc/go/internal/nft"
 	"github.com/nix-user-containers/nuc/go/internal/rootfs"
 	"github.com/nix-user-containers/nuc/go/internal/socket"
 )
@@ -60,6 +64,11 @@ const (
 	OpDial    = "dial"
 	// OpForget removes a Unix socket that nobody listens on any more.
 	OpForget = "forget"
+	// OpNamespaces hands the keeper's namespaces over: its /proc is closed to
+	// the supervisor as to everyone.
+	OpNamespaces = "namespaces"
+	// OpLimit replaces the rules of the container's network.
+	OpLimit = "limit"
 	// OpLeave, sent without a place for an answer, ends the keeper: the
 	// supervisor lives and sweeps by itself.
 	OpLeave = "leave"
@@ -71,6 +80,8 @@ type Guard struct {
 	// PrivateNetwork: the keeper has a network namespace of its own, whose
 	// loopback it must bring up.
 	PrivateNetwork bool `json:"privateNetwork"`
+	// FixedNetwork: nobody in the container has rights over its network.
+	FixedNetwork bool `json:"fixedNetwork,omitempty"`
 }
 
 // Request asks for one thing. Its first descriptor is where the answer goes.
@@ -81,6 +92,7 @@ type Request struct {
 	Sockets *Sockets `json:"sockets,omitempty"`
 	Listen  *Listen  `json:"listen,omitempty"`
 	Dial    *Dial    `json:"dial,omitempty"`
+	Limit   *Limit   `json:"limit,omitempty"`
 }
 
 // Boot asks to start init.
@@ -96,6 +108,8 @@ type Boot struct {
 	// Listeners is how many sockets come along, to be handed to init as
 	// sd_listen_fds(3) has it.
 	Listeners int `json:"listeners,omitempty"`
+	// FixedNetwork is the Guard's.
+	FixedNetwork bool `json:"fixedNetwork,omitempty"`
 }
 
 // Exec asks to start a process in the container.
@@ -133,6 +147,11 @@ type Listen = socket.Place
 // Dial asks for a connection to a Unix stream socket of the container's.
 type Dial struct {
 	Path string `json:"path"`
+}
+
+// Limit is what may leave the container's network, in full.
+type Limit struct {
+	Rules []nft.Rule `json:"rules"`
 }
 
 // Signal is a signal's number for a process that Exec started.

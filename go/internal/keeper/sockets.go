@@ -79,7 +79,7 @@ func (k *keeper) inside(f func(enter func() error) (*os.File, error)) (*os.File,
 		if err := setns(init, unix.CLONE_NEWNS); err != nil {
 			return err
 		}
-		return userns.LimitThread()
+		return userns.LimitThread(k.fixedNetwork)
 	})
 }
 

@@ -139,9 +139,27 @@ func (t tree) apiFolder(p string) (int, error) {
 	return fd, t.explain(p, err)
 }
 
-// replaceFile writes a small file in the root's /etc, unless a link or
-// something that is no file is in its place: then it is the system's own
-// affair.
+// ownLinks is what the targets of the launcher's own links begin with.
+const ownLinks = "/run/host/"
+
+// foreign tells whether there is a link, or something that is no file, that is
+// not the launcher's: then it is the system's own affair. A link of the
+// launcher's is removed.
+func foreign(dir int, name string) (bool, error) {
+	var st unix.Stat_t
+	if err := unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil || st.Mode&unix.S_IFMT == unix.S_IFREG {
+		return false, nil //nolint:nilerr // nothing is there
+	}
+	buf := make([]byte, unix.PathMax)
+	n, err := unix.Readlinkat(dir, name, buf)
+	if err != nil || !strings.HasPrefix(string(buf[:n]), ownLinks) {
+		return true, nil //nolint:nilerr // it is no link
+	}
+	return false, unix.Unlinkat(dir, name, 0)
+}
+
+// replaceFile writes a small file in the root's /etc, unless what is in its
+// place is foreign.
 func (t tree) replaceFile(p, content string) error {
 	parent, name := path.Split(p)
 	dir, err := t.folder(parent, 0o755)
@@ -149,9 +167,8 @@ func (t tree) replaceFile(p, content string) error {
 		return err
 	}
 	defer unix.Close(dir)
-	var st unix.Stat_t
-	if err := unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW); err == nil && st.Mode&unix.S_IFMT != unix.S_IFREG {
-		return nil
+	if left, err := foreign(dir, name); left || err != nil {
+		return err
 	}
 	fd, err := unix.Openat2(dir, name, &unix.OpenHow{
 		Flags:   unix.O_RDWR | unix.O_CREAT | unix.O_CLOEXEC | unix.O_NOFOLLOW | unix.O_NONBLOCK,
@@ -170,4 +187,31 @@ func (t tree) replaceFile(p, content string) error {
 		return &os.PathError{Op: "write in the container's root", Path: p, Err: err}
 	}
 	return os.NewSyscallError("ftruncate", unix.Ftruncate(fd, int64(len(content))))
+}
+
+// replaceLink makes a link to a file of the launcher's, unless what is in its
+// place is foreign; without replace, unless anything is.
+func (t tree) replaceLink(p, target string, replace bool) error {
+	parent, name := path.Split(p)
+	dir, err := t.folder(parent, 0o755)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(dir)
+	if left, err := foreign(dir, name); left || err != nil {
+		return err
+	}
+	if replace {
+		err = unix.Unlinkat(dir, name, 0)
+	}
+	if err == nil || err == unix.ENOENT {
+		err = unix.Symlinkat(target, dir, name)
+	}
+	if err == unix.EEXIST && !replace {
+		return nil
+	}
+	if err != nil {
+		return &os.PathError{Op: "link in the container's root", Path: p, Err: err}
+	}
+	return nil
 }

@@ -37,6 +37,11 @@ type Plan struct {
 	HostNetwork bool `json:"hostNetwork,omitempty"`
 	// Files are written to the root at each start, by path.
 	Files map[string]string `json:"files,omitempty"`
+	// Links are files of /run/host that are linked to at each start, by path:
+	// what the launcher changes there is seen at once.
+	Links map[string]string `json:"links,omitempty"`
+	// DefaultLinks are such where the root has nothing of its own at the path.
+	DefaultLinks map[string]string `json:"defaultLinks,omitempty"`
 	// Localtime is where /etc/localtime points; empty leaves it alone.
 	Localtime string `json:"localtime,omitempty"`
 }
@@ -358,6 +363,16 @@ func bind(t tree, target string, source int, readOnly, recursive bool) error {
 func (p *Plan) writeFiles(t tree) error {
 	for name, content := range p.Files {
 		if err := t.replaceFile(name, content); err != nil {
+			return err
+		}
+	}
+	for name, file := range p.Links {
+		if err := t.replaceLink(name, ownLinks+file, true); err != nil {
+			return err
+		}
+	}
+	for name, file := range p.DefaultLinks {
+		if err := t.replaceLink(name, ownLinks+file, false); err != nil {
 			return err
 		}
 	}

@@ -153,6 +153,7 @@ func (s *Supervisor) adopt(pidfd *os.File) {
 	if pidfd != nil {
 		pid := pidOf(pidfd)
 		s.change(func(st *Status) { st.Init = pid })
+		s.way().begin()
 	}
 }
 

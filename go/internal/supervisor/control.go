@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nix-user-containers/nuc/go/internal/keeper"
+	"github.com/nix-user-containers/nuc/go/internal/outbound"
 	"github.com/nix-user-containers/nuc/go/internal/seqpacket"
 	"github.com/nix-user-containers/nuc/go/internal/state"
 )
@@ -85,6 +86,9 @@ type Status struct {
 	Init         int     `json:"initPid,omitempty"`
 	Ports        []Port  `json:"ports,omitempty"`
 	Cgroup       string  `json:"cgroup,omitempty"`
+	// Outbound is the way out, nil for a container without or with the host's
+	// network.
+	Outbound *outbound.State `json:"outbound,omitempty"`
 	// Doing is init's own word for what it does (STATUS= of sd_notify).
 	Doing string `json:"doing,omitempty"`
 	// Waiting is what readiness still lacks.

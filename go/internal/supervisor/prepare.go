@@ -118,9 +118,12 @@ func (s *Supervisor) bootRequest() (keeper.Boot, error) {
 	if err != nil {
 		return keeper.Boot{}, err
 	}
-	plan.Files = files(d, s.uuid)
+	if err := s.identify(&plan, d); err != nil {
+		return keeper.Boot{}, err
+	}
 	return keeper.Boot{
-		Plan: plan, Hostname: d.Name,
+		FixedNetwork: s.way().isFixed(),
+		Plan:         plan, Hostname: d.Name,
 		Init: d.System.Init, Arguments: d.System.Arguments, Environment: environment(d, s.uuid),
 		Rows: s.o.Rows, Columns: s.o.Columns, Listeners: len(s.handedOver()),
 	}, nil
@@ -350,7 +353,8 @@ func (s *Supervisor) startKeeper() error {
 	s.mu.Lock()
 	s.keeper = child
 	s.mu.Unlock()
-	return child.Conn.Send(keeper.Guard{Cgroup: s.group.Description(), PrivateNetwork: private}, s.lock.File, s.lock.Folder)
+	guard := keeper.Guard{Cgroup: s.group.Description(), PrivateNetwork: private, FixedNetwork: s.way().isFixed()}
+	return child.Conn.Send(guard, s.lock.File, s.lock.Folder)
 }
 
 // environment is init's.
@@ -370,20 +374,38 @@ func environment(d *descriptor.Descriptor, uuid string) []string {
 	return env
 }
 
-// files are written at each start: what identifies the container, which a tree
-// used by several containers can't say, and how to resolve names.
-func files(d *descriptor.Descriptor, uuid string) map[string]string {
-	resolv := "# nuc: no way out of this container\n"
-	if d.Network.Mode == descriptor.NetworkHost {
-		if data, err := os.ReadFile("/etc/resolv.conf"); err == nil && len(data) < 64<<10 {
-			resolv = string(data)
+// identify says which files are written at each start: what identifies the
+// container, which a tree used by several containers can't say, and how to
+// resolve names.
+func (s *Supervisor) identify(p *rootfs.Plan, d *descriptor.Descriptor) error {
+	p.Files = map[string]string{
+		"/etc/machine-id": s.uuid + "\n",
+		"/etc/hostname":   d.Name + "\n",
+	}
+	p.Links = map[string]string{}
+	switch {
+	case s.way() != nil:
+		if err := s.publishNames(d, &s.way().servers); err != nil {
+			return err
 		}
+		p.Links["/etc/resolv.conf"] = namesName
+	case d.Network.Mode == descriptor.NetworkHost:
+		if data, err := os.ReadFile(hostResolvConf); err == nil && len(data) < 64<<10 {
+			p.Files["/etc/resolv.conf"] = string(data)
+		}
+	default:
+		p.Files["/etc/resolv.conf"] = "# nuc: no way out of this container\n"
 	}
-	return map[string]string{
-		"/etc/machine-id":  uuid + "\n",
-		"/etc/hostname":    d.Name + "\n",
-		"/etc/resolv.conf": resolv,
+	if d.System.Toplevel != "" {
+		return nil
 	}
+	hosts, declared := hostsFile(d)
+	if declared {
+		p.Links["/etc/hosts"] = hostsName
+	} else {
+		p.DefaultLinks = map[string]string{"/etc/hosts": hostsName}
+	}
+	return s.publish(hostsName, hosts)
 }
 
 // localtime is the host's zone as a link from /etc; a NixOS system says its own.

@@ -86,6 +86,7 @@ type Supervisor struct {
 	status      Status
 	keeper      *userns.Child // nil while there is none
 	init        *os.File      // pidfd of the running init
+	wayOut      *wayOut       // nil for a run without
 	forced      string        // why init was killed, if it was
 	subscribers map[chan struct{}]bool
 }
@@ -183,7 +184,12 @@ func (s *Supervisor) supervise() (state.Exit, error) {
 // run prepares, boots, and boots again after each reboot.
 func (s *Supervisor) run() (state.Exit, error) {
 	s.beginRun()
+	s.openWayOut()
+	defer s.closeWayOut()
 	if err := s.prepare(); err != nil {
+		return state.Exit{}, err
+	}
+	if err := s.fixNetwork(); err != nil {
 		return state.Exit{}, err
 	}
 	go s.readNotifications(s.notify)

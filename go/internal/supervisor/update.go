@@ -27,11 +27,13 @@ func Restart(old, new *descriptor.Descriptor) []string {
 	differ("network.mode", old.Network.Mode == new.Network.Mode)
 	differ("network.outbound", old.Network.Outbound == new.Network.Outbound)
 	differ("network.hostLoopback", old.Network.HostLoopback == new.Network.HostLoopback)
-	differ("network.allow", slices.Equal(old.Network.Allow, new.Network.Allow))
+	// Other limits can be set; whether there are any is a matter of rights.
+	differ("network.allow", isFixed(old) == isFixed(new))
 	differ("network.mtu", old.Network.MTU == new.Network.MTU)
-	differ("network.dns", slices.Equal(old.Network.DNS, new.Network.DNS))
-	// NixOS has them in its own /etc/hosts, which the switch replaces.
-	differ("network.hosts", new.System.Toplevel != "" || maps.Equal(old.Network.Hosts, new.Network.Hosts))
+	// NixOS has them in its own /etc/hosts, which the switch replaces; a file of
+	// the launcher's is changed live.
+	_, linked := hostsFile(old)
+	differ("network.hosts", new.System.Toplevel != "" || linked || maps.Equal(old.Network.Hosts, new.Network.Hosts))
 	differ("network.ports[].handOver", slices.Equal(handedOver(old), handedOver(new)))
 	differ("system.ttyGroup", old.System.TTYGroup == new.System.TTYGroup)
 	return keys
@@ -98,6 +100,7 @@ func (s *Supervisor) update(c *Command) error {
 	s.arrange()
 	s.checkHandedOver()
 	s.stir()
+	s.publishChanges(old, d)
 	go s.protect(generation, source, c.StorePath)
 	s.change(func(st *Status) { st.Generation = generation })
 	return nil

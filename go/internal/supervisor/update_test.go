@@ -28,7 +28,7 @@ func TestRestart(t *testing.T) {
 		{`,"network":{"outbound":false}`, []string{"network.outbound"}},
 		{`,"network":{"mode":"host"}`, []string{"network.mode", "network.outbound"}},
 		{`,"network":{"hostLoopback":true,"allow":["192.0.2.1"],"mtu":1500}`, []string{"network.hostLoopback", "network.allow", "network.mtu"}},
-		{`,"network":{"dns":["9.9.9.9"],"hosts":{"mail":"192.0.2.25"}}`, []string{"network.dns", "network.hosts"}},
+		{`,"network":{"dns":["9.9.9.9"]}`, nil},
 	}
 	for _, test := range tests {
 		changed := read(test.members)
@@ -38,6 +38,15 @@ func TestRestart(t *testing.T) {
 		if diff := cmp.Diff(test.want, Restart(changed, old)); diff != "" {
 			t.Errorf("from %s: want (-) got (+):\n%s", test.members, diff)
 		}
+	}
+
+	mail := read(`,"network":{"hosts":{"mail":"192.0.2.25"},"allow":["192.0.2.1"]}`)
+	news := read(`,"network":{"hosts":{"news":"192.0.2.25"},"allow":["192.0.2.2"]}`)
+	if diff := cmp.Diff([]string{"network.allow", "network.hosts"}, Restart(old, mail)); diff != "" {
+		t.Errorf("first names: want (-) got (+):\n%s", diff)
+	}
+	if keys := Restart(mail, news); keys != nil {
+		t.Errorf("other names and limits: %q, want none", keys)
 	}
 
 	system, changed := read(""), read(`,"network":{"hosts":{"mail":"192.0.2.25"}}`)

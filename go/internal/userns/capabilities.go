@@ -2,6 +2,7 @@ package userns
 
 import (
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -15,13 +16,24 @@ var withheld = [...]uintptr{
 	unix.CAP_AUDIT_CONTROL, unix.CAP_AUDIT_READ, unix.CAP_AUDIT_WRITE,
 }
 
+// network are the capabilities over a network namespace: to configure it, and to
+// send what its rules don't see. Withheld, nobody in the container changes what
+// its network may reach, in nested user namespaces neither: what they own are
+// other networks, with no way to this one.
+var network = [...]uintptr{unix.CAP_NET_ADMIN, unix.CAP_NET_RAW}
+
 // LimitThread takes the withheld capabilities out of the calling thread's
 // bounding set, clears what an exec would carry over (the ambient and
 // inheritable sets), and leaves the caller's session keyring for a new one
 // (keyctl(2)), whose keys a container must not read. The thread must be
-// locked; its children inherit all of it.
-func LimitThread() error {
-	for _, c := range withheld {
+// locked; its children inherit all of it. With fixedNetwork, the rights over the
+// network are withheld too.
+func LimitThread(fixedNetwork bool) error {
+	drop := withheld[:]
+	if fixedNetwork {
+		drop = append(slices.Clone(drop), network[:]...)
+	}
+	for _, c := range drop {
 		if err := unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0); err != nil {
 			return os.NewSyscallError("prctl PR_CAPBSET_DROP", err)
 		}

@@ -111,7 +111,7 @@ func observe(self *Self) (account, error) {
 		return a, err
 	}
 	before, keyErr := unix.KeyctlJoinSessionKeyring("")
-	if err := LimitThread(); err != nil {
+	if err := LimitThread(false); err != nil {
 		return a, err
 	}
 	if keyErr == nil {

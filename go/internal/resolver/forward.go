@@ -1,0 +1,242 @@
+package resolver
+
+import (
+	"encoding/binary"
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/nix-user-containers/nuc/go/internal/relay"
+)
+
+// Port is DNS's.
+const Port = 53
+
+// Forwarder answers queries that come in over UDP and TCP.
+type Forwarder struct {
+	// Host says whom to ask.
+	Host *Host
+	// Changed, if not nil, is told when the host's file has changed.
+	Changed func(Config)
+
+	packets *net.UDPConn
+	stream  *relay.Server
+	slots   chan struct{}
+	asking  sync.WaitGroup
+	mu      sync.Mutex
+	open    map[net.Conn]bool // nil once closed
+}
+
+// Times of a query. A client of glibc's gives each server 5 seconds; it is to
+// have an answer before.
+const (
+	patience = 1500 * time.Millisecond // for each server
+	rounds   = 3                       // of servers asked, at most
+)
+
+// maxQueries bounds the queries under way: any more get SERVFAIL.
+const maxQueries = 256
+
+// Serve takes over a bound UDP socket and a listening TCP socket, and answers in
+// the background until Close.
+func (f *Forwarder) Serve(packets, stream *os.File) error {
+	c, err := net.FilePacketConn(packets)
+	packets.Close()
+	if err != nil {
+		stream.Close()
+		return err
+	}
+	f.packets = c.(*net.UDPConn)
+	f.slots, f.open = make(chan struct{}, maxQueries), map[net.Conn]bool{}
+	f.stream = &relay.Server{Listener: stream, Target: f.ends}
+	go f.stream.Serve()
+	f.asking.Go(f.receive)
+	return nil
+}
+
+// Close ends it and waits.
+func (f *Forwarder) Close() {
+	f.mu.Lock()
+	for c := range f.open {
+		c.Close()
+	}
+	f.open = nil
+	f.mu.Unlock()
+	f.packets.Close()
+	f.stream.Close()
+	f.asking.Wait()
+}
+
+// current are the servers to ask.
+func (f *Forwarder) current() []netip.Addr {
+	c, changed := f.Host.Current()
+	if changed && f.Changed != nil {
+		f.Changed(c)
+	}
+	return c.Servers
+}
+
+// ends are the servers for queries over TCP, in their order.
+func (f *Forwarder) ends() []relay.End {
+	var ends []relay.End
+	for _, s := range f.current() {
+		family, address := unix.AF_INET, unix.Sockaddr(nil)
+		if s.Unmap().Is4() {
+			address = &unix.SockaddrInet4{Port: Port, Addr: s.Unmap().As4()}
+		} else {
+			family, address = unix.AF_INET6, &unix.SockaddrInet6{Port: Port, Addr: s.As16(), ZoneId: zone(s.Zone())}
+		}
+		ends = append(ends, relay.End{Address: address, Take: func() (*os.File, error) {
+			fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+			if err != nil {
+				return nil, os.NewSyscallError("socket", err)
+			}
+			return os.NewFile(uintptr(fd), "socket"), nil
+		}})
+	}
+	return ends
+}
+
+func zone(name string) uint32 {
+	if name == "" {
+		return 0
+	}
+	i, err := net.InterfaceByName(name)
+	if err != nil {
+		return 0
+	}
+	return uint32(i.Index)
+}
+
+func (f *Forwarder) receive() {
+	buf := make([]byte, 1<<16)
+	for {
+		n, client, err := f.packets.ReadFromUDPAddrPort(buf)
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil || !isQuery(buf[:n]) {
+			continue
+		}
+		query := append([]byte(nil), buf[:n]...)
+		select {
+		case f.slots <- struct{}{}:
+		default:
+			_, _ = f.packets.WriteToUDPAddrPort(failure(query), client)
+			continue
+		}
+		f.asking.Go(func() {
+			defer func() { <-f.slots }()
+			_, _ = f.packets.WriteToUDPAddrPort(f.ask(query), client)
+		})
+	}
+}
+
+// ask asks the servers in turn and returns an answer, SERVFAIL if there is none.
+func (f *Forwarder) ask(query []byte) []byte {
+	answer := failure(query)
+	servers := f.current()
+	// A server that is known to be out of reach needs no second try.
+	dead := make([]bool, len(servers))
+	for i := 0; i < rounds; i++ {
+		for n := range servers {
+			at := (i + n) % len(servers)
+			if dead[at] {
+				continue
+			}
+			got, err := f.askOne(servers[at], query)
+			if err == nil && code(got) != servfail {
+				return got
+			}
+			if err == nil {
+				answer = got
+			}
+			dead[at] = !errors.Is(err, os.ErrDeadlineExceeded)
+			if !dead[at] {
+				break // that was this round's time
+			}
+		}
+	}
+	return answer
+}
+
+func (f *Forwarder) askOne(server netip.Addr, query []byte) ([]byte, error) {
+	conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(server, Port)))
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	f.mu.Lock()
+	closed := f.open == nil
+	if !closed {
+		f.open[conn] = true
+	}
+	f.mu.Unlock()
+	if closed {
+		return nil, net.ErrClosed
+	}
+	defer func() {
+		f.mu.Lock()
+		delete(f.open, conn)
+		f.mu.Unlock()
+	}()
+	if _, err := conn.Write(query); err != nil {
+		return nil, err
+	}
+	_ = conn.SetReadDeadline(time.Now().Add(patience))
+	buf := make([]byte, 1<<16)
+	for {
+		n, err := conn.Read(buf)
+		if err != nil {
+			return nil, err
+		}
+		if isAnswer(buf[:n], query) {
+			return buf[:n], nil
+		}
+	}
+}
+
+// The header of a message (RFC 1035, 4.1.1): id, flags, four counts.
+const (
+	headerSize = 12
+	response   = 0x80 // of the third byte
+	opcode     = 0x78
+	recursion  = 0x01 // desired
+	available  = 0x80 // of the fourth byte: recursion
+	servfail   = 2
+)
+
+func isQuery(m []byte) bool { return len(m) >= headerSize && m[2]&response == 0 }
+
+func isAnswer(m, query []byte) bool {
+	return len(m) >= headerSize && m[2]&response != 0 && binary.BigEndian.Uint16(m) == binary.BigEndian.Uint16(query)
+}
+
+func code(m []byte) byte { return m[3] & 0xf }
+
+// failure is SERVFAIL for a query: its header and its question.
+func failure(query []byte) []byte {
+	end := headerSize
+	questions := binary.BigEndian.Uint16(query[4:])
+	for range questions {
+		for end < len(query) && query[end] != 0 && query[end]&0xc0 == 0 {
+			end += 1 + int(query[end])
+		}
+		end += 1 + 4 // the root label, type, class
+		if end > len(query) {
+			end, questions = headerSize, 0
+			break
+		}
+	}
+	m := append([]byte(nil), query[:end]...)
+	m[2] = response | m[2]&(opcode|recursion)
+	m[3] = available | servfail
+	binary.BigEndian.PutUint16(m[4:], questions)
+	clear(m[6:headerSize])
+	return m
+}

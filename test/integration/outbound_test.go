@@ -1,0 +1,403 @@
+package integration
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/nix-user-containers/nuc/test/harness"
+)
+
+// gateways are the addresses of the host in a container's network.
+var gateways = []string{"10.117.99.2", "fd6e:7563::2"}
+
+// greeting is what the outside's web server says.
+const greeting = "hello from the outside"
+
+// outside runs a test on a host of its own, with a web server and a name server
+// beyond it.
+func outside(t *testing.T, opts ...harness.Option) *harness.H {
+	t.Helper()
+	h := harness.New(t, append(opts, harness.WithOutside())...)
+	serveWeb(h, h.Outside.Listen("tcp", ":80"))
+	zone := records{"outside.test.": {harness.OutsideAddress4, harness.OutsideAddress6}}
+	zone.serve(h, h.Outside.Listen("tcp", harness.OutsideOther4+":53"), h.Outside.ListenPacket("udp", harness.OutsideOther4+":53"))
+	h.Outside.Resolve("nameserver " + harness.OutsideOther4 + "\nsearch test\noptions edns0\n")
+	return h
+}
+
+func serveWeb(h *harness.H, l net.Listener) {
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = fmt.Fprintln(w, greeting)
+	})}
+	go func() { _ = server.Serve(l) }()
+	h.Cleanup(func() { server.Close() })
+}
+
+// awaitOutside waits until a container reaches the outside: nobody waits for
+// that at its start.
+func awaitOutside(h *harness.H, name string) {
+	h.Helper()
+	harness.Eventually(h, patience, "the container reaches the outside", func() bool {
+		return curl(h, name, "http://"+harness.OutsideAddress4+"/") == nil
+	})
+}
+
+// curl fetches a page of the web server's from inside.
+func curl(h *harness.H, name, url string) error {
+	h.Helper()
+	r := h.Exec(name, "curl", "-gsS", "--max-time", "10", url)
+	if r.Code != 0 || !strings.Contains(r.Stdout, greeting) {
+		return fmt.Errorf("curl %s: status %d after %s: %s%s", url, r.Code, r.Duration.Round(time.Millisecond), r.Stdout, r.Stderr)
+	}
+	return nil
+}
+
+// wayOut is what `nuc status --json` says of it.
+type wayOut struct {
+	Driver   string `json:"driver"`
+	PID      int    `json:"pid"`
+	Reason   string `json:"reason"`
+	Restarts int    `json:"restarts"`
+}
+
+func statusOf(h *harness.H, name string) wayOut {
+	h.Helper()
+	var status struct {
+		Outbound *wayOut `json:"outbound"`
+	}
+	r := h.Nuc("status", "--json", name)
+	if err := json.Unmarshal([]byte(r.Stdout), &status); err != nil {
+		h.Fatalf("%v\n%s", err, r)
+	}
+	if status.Outbound == nil {
+		return wayOut{}
+	}
+	return *status.Outbound
+}
+
+func TestOutbound(t *testing.T) {
+	for _, tree := range trees {
+		t.Run(tree.name, func(t *testing.T) {
+			t.Parallel()
+			h := outside(t)
+			h.Up("web", tree.name, nil)
+			leaves(h)
+			h.Must("exec", "web", "systemctl", "reboot")
+			h.WaitState("web", patience, "starting")
+			h.WaitState("web", patience, "ready")
+			leaves(h)
+			if got := statusOf(h, "web"); got.Restarts != 0 {
+				h.Errorf("after a reboot inside: %+v", got)
+			}
+		})
+	}
+}
+
+// leaves reaches the outside in all ways from container web.
+func leaves(h *harness.H) {
+	h.Helper()
+	awaitOutside(h, "web")
+	for _, url := range []string{"http://[" + harness.OutsideAddress6 + "]/", "http://outside.test/", "http://outside/"} {
+		if err := curl(h, "web", url); err != nil {
+			h.Error(err)
+		}
+	}
+	for family, address := range map[string]string{"ahostsv4": harness.OutsideAddress4, "ahostsv6": harness.OutsideAddress6} {
+		if r := h.Exec("web", "getent", family, "outside.test"); !strings.HasPrefix(r.Stdout, address) {
+			h.Errorf("%s", r)
+		}
+	}
+	if r := h.Exec("web", "getent", "ahosts", "nowhere.test"); r.Code != 2 || r.Duration > 3*time.Second {
+		h.Errorf("a name that there is not:\n%s", r)
+	}
+	if got := statusOf(h, "web"); got.Driver != "pasta" || got.Reason != "" {
+		h.Errorf("status: %+v, want pasta", got)
+	}
+	if r := h.Nuc("status", "web"); !strings.Contains(r.Stdout, "outbound     pasta, process ") {
+		h.Errorf("%s", r)
+	}
+}
+
+// TestOutboundStream moves data both ways, with TCP and UDP.
+func TestOutboundStream(t *testing.T) {
+	t.Parallel()
+	h := outside(t)
+	// One for each address: iperf3 answers datagrams from the first it has.
+	for _, address := range []string{harness.OutsideAddress4, harness.OutsideAddress6} {
+		h.Outside.Beyond("iperf3", "-s", "-B", address)
+	}
+	h.Up("web", "trixie", func(d map[string]any) { d["network"] = map[string]any{"mtu": 1500} })
+	awaitOutside(h, "web")
+	if r := h.Exec("web", "cat", "/sys/class/net/eth0/mtu"); r.Stdout != "1500\n" {
+		h.Errorf("network.mtu 1500: %q", r.Stdout)
+	}
+	for _, flags := range [][]string{{"-c", harness.OutsideAddress4}, {"-R", "-c", harness.OutsideAddress6}, {"-u", "-b", "10M", "-c", harness.OutsideAddress4}} {
+		harness.Eventually(h, patience, "iperf3 "+strings.Join(flags, " "), func() bool {
+			r := h.Exec("web", append([]string{"iperf3", "-J", "-t", "1"}, flags...)...)
+			var report struct {
+				End struct {
+					SumReceived struct{ Bytes int } `json:"sum_received"`
+					Sum         struct{ Bytes int } `json:"sum"`
+				} `json:"end"`
+			}
+			return r.Code == 0 && json.Unmarshal([]byte(r.Stdout), &report) == nil && max(report.End.SumReceived.Bytes, report.End.Sum.Bytes) > 100_000
+		})
+	}
+}
+
+// witness is a service that nobody in a container may reach.
+type witness struct{ met atomic.Int64 }
+
+// witnesses listens with everything that the host has: streams, datagrams, both
+// families, an abstract socket.
+func witnesses(h *harness.H, port int, abstract string) *witness {
+	h.Helper()
+	w := &witness{}
+	listeners := []net.Listener{h.Outside.ListenOnHost("tcp", fmt.Sprintf(":%d", port))}
+	if abstract != "" {
+		listeners = append(listeners, h.Outside.ListenOnHost("unix", abstract))
+	}
+	for _, l := range listeners {
+		go func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				w.met.Add(1)
+				c.Close()
+			}
+		}()
+	}
+	p := h.Outside.ListenPacketOnHost("udp", fmt.Sprintf(":%d", port))
+	go func() {
+		for buf := make([]byte, 1500); ; w.met.Add(1) {
+			if _, _, err := p.ReadFrom(buf); err != nil {
+				return
+			}
+		}
+	}()
+	return w
+}
+
+// hostAddresses are all that could be the host, seen from a container.
+func hostAddresses() []string {
+	return append([]string{
+		"127.0.0.1", "::1", "0.0.0.0", "127.1.1.53", "10.117.99.3", "fd00::2", "169.254.1.1",
+		harness.HostAddress4, harness.HostAddress6, harness.HostSecond4, harness.HostSecond6,
+	}, gateways...)
+}
+
+// reaches sends to a port of each address with TCP and UDP, all at once, and
+// tells which took a connection.
+func reaches(h *harness.H, name string, port int, addresses []string) []string {
+	h.Helper()
+	const script = `for a; do
+	(timeout 2 bash -c "exec 3<>/dev/tcp/$a/$PORT" 2>/dev/null && echo "$a") &
+	(timeout 2 bash -c "echo x >/dev/udp/$a/$PORT" 2>/dev/null) &
+done; wait`
+	r := h.Nuc(append([]string{"exec", "-e", "PORT=" + strconv.Itoa(port), name, "bash", "-c", script, "bash"}, addresses...)...)
+	if r.Code != 0 {
+		h.Fatalf("%s", r)
+	}
+	return strings.Fields(r.Stdout)
+}
+
+// TestHostOutOfReach is hostile cases 25 and 29.
+func TestHostOutOfReach(t *testing.T) {
+	for name, options := range map[string][]harness.Option{"user": nil, "root": {harness.AsRoot()}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := outside(t, options...)
+			const port = 8000
+			abstract := "@nuc-test-" + filepath.Base(h.Dir)
+			w := witnesses(h, port, abstract)
+			h.Up("web", "trixie", nil)
+			awaitOutside(h, "web")
+			check := func(when string) {
+				h.Helper()
+				if open := reaches(h, "web", port, hostAddresses()); len(open) > 0 || w.met.Load() > 0 {
+					h.Errorf("%s: the container reaches the host at %q; %d came through", when, open, w.met.Load())
+				}
+			}
+			check("as it is")
+			h.Must("exec", "web", "nft", "flush", "ruleset")
+			check("after nft flush ruleset")
+			// An address that the host gets later is its own as well.
+			h.Outside.IP("addr add 192.0.2.77/32 dev second")
+			harness.Eventually(h, patience, "a new address of the host is out of reach", func() bool {
+				return len(reaches(h, "web", port, []string{"192.0.2.77"})) == 0
+			})
+			w.met.Store(0)
+			check("with a new address")
+			r := h.Exec("web", "perl", "-MSocket", "-e",
+				`socket(S, AF_UNIX, SOCK_STREAM, 0) && connect(S, pack_sockaddr_un("\0" . $ARGV[0])) or exit 9`, strings.TrimPrefix(abstract, "@"))
+			if r.Code != 9 || w.met.Load() > 0 {
+				h.Errorf("the host's abstract sockets: %s", r)
+			}
+			// A host name server is asked; what else it serves is not there.
+			if err := curl(h, "web", "http://outside.test/"); err != nil {
+				h.Error(err)
+			}
+		})
+	}
+}
+
+func TestHostLoopback(t *testing.T) {
+	t.Parallel()
+	h := outside(t)
+	for _, address := range []string{"127.0.0.1:8000", "[::1]:8000"} {
+		serveWeb(h, h.Outside.ListenOnHost("tcp", address))
+	}
+	w := witnesses(h, 8001, "")
+	h.Up("web", "trixie", func(d map[string]any) { d["network"] = map[string]any{"hostLoopback": true} })
+	awaitOutside(h, "web")
+	for _, address := range gateways {
+		if err := curl(h, "web", "http://"+net.JoinHostPort(address, "8000")+"/"); err != nil {
+			h.Errorf("network.hostLoopback: %v", err)
+		}
+	}
+	others := []string{"127.0.0.1", "::1", harness.HostAddress4, harness.HostAddress6, harness.HostSecond4, harness.HostSecond6}
+	if open := reaches(h, "web", 8001, others); len(open) > 0 || w.met.Load() > 0 {
+		h.Errorf("network.hostLoopback opens more than the gateways: %q", open)
+	}
+}
+
+func TestWayOutIsKept(t *testing.T) {
+	for name, options := range map[string][]harness.Option{"user": nil, "root": {harness.AsRoot()}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := outside(t, options...)
+			h.Up("web", "trixie", nil)
+			awaitOutside(h, "web")
+			first := statusOf(h, "web")
+			if err := unix.Kill(first.PID, unix.SIGKILL); err != nil {
+				h.Fatal(err)
+			}
+			awaitOutside(h, "web")
+			second := statusOf(h, "web")
+			if second.Driver != "pasta" || second.PID == first.PID || second.Restarts != 1 {
+				h.Errorf("after pasta was killed: %+v, before %+v", second, first)
+			}
+			if err := curl(h, "web", "http://["+harness.OutsideAddress6+"]/"); err != nil {
+				h.Error(err)
+			}
+			if err := unix.Kill(h.Roles().Supervisor, unix.SIGKILL); err != nil {
+				h.Fatal(err)
+			}
+			harness.Eventually(h, promised, "pasta ends with its supervisor", func() bool {
+				return unix.Kill(second.PID, 0) == unix.ESRCH
+			})
+			nothingLeft(h, promised)
+		})
+	}
+}
+
+// TestNames follows the host's resolv.conf.
+func TestNames(t *testing.T) {
+	t.Parallel()
+	h := outside(t)
+	vpn := records{"outside.test.": {harness.OutsideOther4}, "inner.vpn.": {harness.OutsideOther4}}
+	// As systemd-resolved listens: on the host's own loopback.
+	vpn.serve(h, h.Outside.ListenOnHost("tcp", "127.0.0.53:53"), h.Outside.ListenPacketOnHost("udp", "127.0.0.53:53"))
+	h.Up("web", "trixie", nil)
+	resolves := func(name, want string) bool {
+		r := h.Exec("web", "getent", "ahostsv4", name)
+		return strings.HasPrefix(r.Stdout, want)
+	}
+	harness.Eventually(h, patience, "names resolve", func() bool { return resolves("outside.test", harness.OutsideAddress4) })
+	h.Outside.Resolve("nameserver 127.0.0.53\nsearch vpn\noptions edns0 trust-ad\n")
+	harness.Eventually(h, patience, "the new server is asked", func() bool { return resolves("outside.test", harness.OutsideOther4) })
+	if !resolves("inner", harness.OutsideOther4) {
+		h.Errorf("the new search list is not in use:\n%s", h.Exec("web", "cat", "/etc/resolv.conf"))
+	}
+	if open := reaches(h, "web", 53, []string{"127.0.0.53", gateways[0]}); len(open) > 0 {
+		h.Errorf("the host's name server itself is reached at %q", open)
+	}
+	// A server that is gone, and then no network: an answer at once.
+	h.Outside.Resolve("nameserver 127.0.0.54\n")
+	if r := h.Exec("web", "getent", "ahosts", "outside.test"); r.Code != 2 || r.Duration > 3*time.Second {
+		h.Errorf("with a server that refuses:\n%s", r)
+	}
+	h.Outside.Resolve("nameserver 127.0.0.54\nnameserver " + harness.OutsideOther4 + "\n")
+	if !resolves("outside.test", harness.OutsideAddress4) {
+		h.Error("the second server is not asked when the first refuses")
+	}
+	h.Outside.Offline()
+	if r := h.Exec("web", "getent", "ahosts", "outside.test"); r.Code != 2 || r.Duration > 3*time.Second {
+		h.Errorf("without a network:\n%s", r)
+	}
+}
+
+// TestOffline starts without a network and gets one.
+func TestOffline(t *testing.T) {
+	t.Parallel()
+	h := outside(t)
+	h.Outside.Offline()
+	h.Up("web", "trixie", nil)
+	harness.Eventually(h, patience, "status says that the host is offline", func() bool {
+		return strings.Contains(statusOf(h, "web").Reason, "offline")
+	})
+	h.Outside.Online()
+	awaitOutside(h, "web")
+	if got := statusOf(h, "web"); got.Driver != "pasta" || got.Reason != "" {
+		h.Errorf("back on line: %+v", got)
+	}
+	harness.Eventually(h, patience, "IPv6 comes back too", func() bool {
+		return curl(h, "web", "http://["+harness.OutsideAddress6+"]/") == nil
+	})
+}
+
+// TestOtherDrivers hides pasta, and then all there is.
+func TestOtherDrivers(t *testing.T) {
+	t.Parallel()
+	h := outside(t)
+	h.Outside.Hide("pasta")
+	const port = 8000
+	w := witnesses(h, port, "")
+	h.Up("web", "trixie", nil)
+	awaitOutside(h, "web")
+	if got := statusOf(h, "web"); got.Driver != "slirp4netns" || !strings.Contains(got.Reason, "pasta") {
+		h.Errorf("without pasta: %+v", got)
+	}
+	if err := curl(h, "web", "http://["+harness.OutsideAddress6+"]/"); err != nil {
+		h.Error(err)
+	}
+	if open := reaches(h, "web", port, hostAddresses()); len(open) > 0 || w.met.Load() > 0 {
+		h.Errorf("slirp4netns: the container reaches the host at %q; %d came through", open, w.met.Load())
+	}
+	h.Must("stop", "web")
+	nothingLeft(h, promised)
+	h.Outside.Hide("slirp4netns")
+	h.Must("up", "web")
+	harness.Eventually(h, patience, "status says what is missing", func() bool {
+		got := statusOf(h, "web")
+		return got.Driver == "" && strings.Contains(got.Reason, "apt install passt")
+	})
+	if r := h.Nuc("doctor"); !strings.Contains(r.Stdout, "passt") {
+		h.Errorf("doctor does not name passt:\n%s", r)
+	}
+}
+
+// TestNoOutbound has no interface but the loopback, and no name server.
+func TestNoOutbound(t *testing.T) {
+	t.Parallel()
+	h := outside(t)
+	h.Up("web", "trixie", func(d map[string]any) { d["network"] = map[string]any{"outbound": false} })
+	if links := h.Must("exec", "web", "sh", "-c", "ls /sys/class/net; cat /etc/resolv.conf"); links != "lo\n# nuc: no way out of this container" {
+		h.Errorf("network.outbound false: %q", links)
+	}
+	if got := statusOf(h, "web"); got != (wayOut{}) {
+		h.Errorf("network.outbound false: %+v", got)
+	}
+}
