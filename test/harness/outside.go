@@ -48,10 +48,6 @@ func newOutside(t testing.TB) *Outside {
 	t.Helper()
 	o := &Outside{t: t, resolv: filepath.Join(t.TempDir(), "resolv.conf")}
 	o.Resolve("")
-	// As udev has it everywhere: a driver of user-mode networking opens it.
-	if err := os.Chmod("/dev/net/tun", 0o666); err != nil {
-		t.Fatalf("harness: %v; modprobe tun makes it", err)
-	}
 	var err error
 	open := func(name string) (f *os.File) {
 		if err == nil {
