@@ -99,6 +99,7 @@ var commands = []struct {
 	{"links", "List links.", newCommand[linksCommand], nil},
 	{"unlink", "End links.", newCommand[unlinkCommand], nil},
 	{"graph", "Draw containers, their ports, links and dependencies.", newCommand[graphCommand], nil},
+	{"watch", "Watch containers on a screen: states, use, logs.", newCommand[watchCommand], nil},
 	{"exec", "Run a command in a running container.", newCommand[execCommand], nil},
 	{"login", "Open a root shell in a running container.", newCommand[loginCommand], nil},
 	{"logs", "Show a container's journal.", newCommand[logsCommand], nil},

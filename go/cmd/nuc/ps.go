@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -141,9 +142,11 @@ func statusOf(container state.Container) *supervisor.Status {
 	}
 	// What a killed supervisor and keeper left is in nobody's way, but also
 	// nobody else's to clear.
-	if lock, err := container.Acquire(); err == nil {
-		_ = lock.Tidy()
-		lock.Close()
+	if _, err := os.Lstat(container.Runtime); err == nil {
+		if lock, err := container.Acquire(); err == nil {
+			_ = lock.Tidy()
+			lock.Close()
+		}
 	}
 	n, _, err := container.Current()
 	exit := container.LastExit()
