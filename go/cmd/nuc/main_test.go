@@ -112,7 +112,7 @@ func TestExitStatus(t *testing.T) {
 		{"update web --memory-max 1G", statusFailed, "", "container web: not known"},
 		{"ps web", statusFailed, "", "container web: not known"},
 		{"status web", statusFailed, "", "container web: not known"},
-		{"rm ../web", statusFailed, "", "none was started from there"},
+		{"rm ../web", statusFailed, "", "no such folder"},
 		{"up /none.json", statusFailed, "", "descriptor /none.json"},
 		{"validate /none.json", statusFailed, "", "/none.json"},
 		{"exec web true", statusExec, "", "container web: not known"},
@@ -324,10 +324,10 @@ func TestFind(t *testing.T) {
 		{"webshpo", "did you mean webshop?"},
 		{"DATABASE", "did you mean database?"},
 		{"mail", "nuc ps -a"},
-		{"../webshop", "none was started from there"},
-		{".webshop", "none was started from there"},
-		{"webshop/generations", "none was started from there"},
-		{"..", "none was started from there"},
+		{"../webshop", "no such folder"},
+		{".webshop", "no such folder"},
+		{"webshop/generations", "no such folder"},
+		{"..", "is no project"},
 		{"", "not known"},
 	}
 	for _, test := range tests {

@@ -132,8 +132,27 @@ func from(p *project.Project, path, ref string) bool {
 	return p.File == path || folder == path || filepath.Join(folder, filepath.Base(p.File)) == path
 }
 
+// noMembers tells what a project lacks that no container was started from.
 func noMembers(arg string) error {
+	ref, _, _ := strings.Cut(arg, "#")
+	if ref == "" {
+		ref = "."
+	}
+	switch st, err := os.Stat(ref); {
+	case err != nil && !strings.Contains(ref, ":"):
+		return fmt.Errorf("container of %s: there is no such folder or file: `nuc ps -a` lists the containers there are", arg)
+	case err == nil && st.IsDir() && !isProject(ref):
+		return fmt.Errorf("container of %s: is no project: no flake.nix, configuration.nix or descriptor (*.json) is in it", arg)
+	}
 	return fmt.Errorf("container of %s: none was started from there yet: `nuc up %s` does, `nuc ps -a` lists those there are", arg, arg)
+}
+
+// isProject tells whether something in a folder describes containers.
+func isProject(folder string) bool {
+	entries, err := os.ReadDir(folder)
+	return err == nil && slices.ContainsFunc(entries, func(e os.DirEntry) bool {
+		return e.Name() == "flake.nix" || e.Name() == "configuration.nix" || strings.HasSuffix(e.Name(), ".json")
+	})
 }
 
 // findFolder returns the one container that was started from a project.

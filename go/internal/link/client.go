@@ -175,21 +175,12 @@ func isLoopback(address string) bool {
 func (c *client) bindRange(address string) ([]*os.File, error) {
 	var files []*os.File
 	for i := range c.p.spec.Count {
-		place := c.p.spec.place(address, i)
-		var file *os.File
-		var err error
-		if name := c.p.spec.Client.Container; name == "" {
-			file, err = socket.Listen(place, nil)
-		} else {
-			// The container's own users are those who connect.
-			place.Mode = 0o666
-			file, err = supervisor.Listen(c.p.f.Container(name), place)
-		}
+		file, err := c.p.listen(c.p.spec.place(address, i))
 		if err != nil {
 			for _, f := range files {
 				f.Close()
 			}
-			return nil, c.p.refused(place, err)
+			return nil, err
 		}
 		files = append(files, file)
 	}

@@ -3,17 +3,36 @@ package link
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/nix-user-containers/nuc/go/internal/listener"
 	"github.com/nix-user-containers/nuc/go/internal/socket"
 	"github.com/nix-user-containers/nuc/go/internal/supervisor"
 )
 
-// refusedError is a place that can't be listened on: one line that says where,
-// why, and what to do.
+// listen opens a listener of the client's. The error is one line that says
+// where, why, and what to do.
+func (p *process) listen(place socket.Place) (*os.File, error) {
+	name := p.spec.Client.Container
+	if name == "" && place.Network != socket.Unix {
+		return listener.Open(listener.Address{Protocol: p.spec.Protocol, Host: netip.MustParseAddr(place.Address), Port: place.Port})
+	}
+	if name == "" {
+		file, err := socket.Listen(place, nil)
+		return file, p.refused(place, err)
+	}
+	if place.Network == socket.Unix {
+		place.Mode = 0o666 // the container's own users are those who connect
+	}
+	file, err := supervisor.Listen(p.f.Container(name), place)
+	return file, p.refused(place, err)
+}
+
+// refusedError is a place that can't be listened on.
 type refusedError struct {
 	text string
 	err  error
@@ -22,48 +41,36 @@ type refusedError struct {
 func (e refusedError) Error() string { return e.text }
 func (e refusedError) Unwrap() error { return e.err }
 
-// refused explains why a place can't be listened on.
+// refused explains why a place can't be listened on; nil is no error.
 func (p *process) refused(place socket.Place, err error) error {
-	where, in := place.String(), ""
-	if p.spec.Client.Container != "" {
-		where, in = "container "+p.spec.Client.Container+": "+where, " in the container"
+	if err == nil {
+		return nil
 	}
-	say := func(format string, a ...any) error {
-		return refusedError{where + ": " + fmt.Sprintf(format, a...), err}
+	name := p.spec.Client.Container
+	where, in, see := place.String(), "", ""
+	if name != "" {
+		where, in, see = "container "+name+": "+where, " in the container", "nuc exec "+name+" ss -lnp"
 	}
+	other := ""
+	if errors.Is(err, unix.EADDRINUSE) {
+		other = p.holder(place.Address)
+	}
+	why := err.Error()
 	switch {
-	case errors.Is(err, supervisor.ErrNotRunning):
-		return say("%v", err)
-	case place.Network == socket.Unix:
-		switch {
-		case errors.Is(err, unix.EADDRINUSE):
-			if other := p.holder(place.Address); other != "" {
-				return say("link %s listens there already: end it with `nuc unlink %s`", other, other)
-			}
-			return say("something has that name already%s: remove it, or choose another path", in)
-		case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR):
-			return say("there is no folder %s%s: make it, or choose another path", path.Dir(place.Path), in)
-		}
-		return say("%v", err)
+	case other != "":
+		why = fmt.Sprintf("link %s listens there already: end it with `nuc unlink %s`, or choose another place", other, other)
+	case errors.Is(err, unix.EADDRINUSE) && place.Network == socket.Unix:
+		why = fmt.Sprintf("there is something of that name already%s: remove it, or choose another path", in)
 	case errors.Is(err, unix.EADDRINUSE):
-		if other := p.holder(place.Address); other != "" {
-			return say("link %s listens there already: end it with `nuc unlink %s`, or choose another port", other, other)
-		}
-		if in != "" {
-			return say("something listens there already (`nuc exec %s ss -lnp` shows what): stop it, or choose another port", p.spec.Client.Container)
-		}
-		return say("something listens there already (`ss -lnp` shows what): stop it, or choose another port")
-	case errors.Is(err, unix.EACCES):
-		return say("ports below %s need a right that you don't have: choose a higher port", firstUnprivileged())
+		why = fmt.Sprintf("something listens there already (`%s` shows what): stop it, or choose another port", see)
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR):
+		why = fmt.Sprintf("there is no folder %s%s: make it, or choose another path", path.Dir(place.Path), in)
 	case errors.Is(err, unix.EADDRNOTAVAIL):
-		if in != "" {
-			return say("the container has no such address")
-		}
-		return say("this machine has no such address")
-	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
-		return say("no file descriptor is left for it (%v): make the range smaller, or raise the limit with `ulimit -n`", err)
+		why = "the container has no such address"
+	case errors.Is(err, unix.EACCES) && place.Network != socket.Unix:
+		why = "it is in the host's network, where the port needs a right that you don't have: choose a higher one"
 	}
-	return say("%v", err)
+	return refusedError{where + ": " + why, err}
 }
 
 // holder is the link that listens at an address, "" if it is none.
@@ -78,12 +85,4 @@ func (p *process) holder(address string) string {
 		}
 	}
 	return ""
-}
-
-func firstUnprivileged() string {
-	data, err := os.ReadFile("/proc/sys/net/ipv4/ip_unprivileged_port_start")
-	if err != nil {
-		return "1024"
-	}
-	return string(data[:len(data)-1])
 }

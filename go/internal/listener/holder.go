@@ -19,6 +19,8 @@ type Holder struct {
 	Command string // the process's name
 	// Container is set where it is a container's supervisor.
 	Container string
+	// Link is set where it is a link's process.
+	Link string
 	// User is whose socket it is, where no more is known.
 	User string
 }
@@ -27,6 +29,8 @@ func (h Holder) String() string {
 	switch {
 	case h.Container != "":
 		return "container " + h.Container
+	case h.Link != "":
+		return "link " + h.Link
 	case h.PID != 0:
 		return fmt.Sprintf("%s (process %d)", h.Command, h.PID)
 	case h.User != "":
@@ -39,6 +43,8 @@ func (h Holder) remedy(a Address) string {
 	switch {
 	case h.Container != "":
 		return fmt.Sprintf("stop it with `nuc stop %s`", h.Container)
+	case h.Link != "":
+		return fmt.Sprintf("end it with `nuc unlink %s`", h.Link)
 	case h.PID != 0:
 		return "stop it"
 	}
@@ -49,9 +55,12 @@ func (h Holder) remedy(a Address) string {
 	return fmt.Sprintf("see what with `sudo ss -l%snp sport = :%d`", kind, a.Port)
 }
 
-// roleSupervisor is the first argument of a container's supervisor in the
-// background; the second is the container's name.
-const roleSupervisor = "nuc-supervisor"
+// Roles are the first argument of a container's supervisor in the background
+// and of a link's process; the second is the name.
+const (
+	roleSupervisor = "nuc-supervisor"
+	roleLink       = "nuc-link"
+)
 
 // find asks the kernel who listens at an address that is taken.
 func find(a Address) Holder {
@@ -152,8 +161,10 @@ func describe(pid int) Holder {
 	}
 	if data, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)); err == nil {
 		arguments := strings.Split(string(data), "\x00")
-		if i := slices.Index(arguments, roleSupervisor); i >= 0 && i+1 < len(arguments) {
-			h.Container = arguments[i+1]
+		for role, name := range map[string]*string{roleSupervisor: &h.Container, roleLink: &h.Link} {
+			if i := slices.Index(arguments, role); i >= 0 && i+1 < len(arguments) {
+				*name = arguments[i+1]
+			}
 		}
 	}
 	return h
