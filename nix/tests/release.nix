@@ -23,6 +23,7 @@ let
     "networking.useDHCP"
     "networking.useHostResolvConf"
     "nix.enable"
+    "programs.fuse.enable"
     "programs.command-not-found.enable"
     "security.sudo.enable"
     "services.logrotate.enable"
@@ -70,6 +71,16 @@ let
         networking.hostName = mkOption { default = "nixos"; };
         nix.nrBuildUsers = mkOption { default = 32; };
         programs.less.lessopen = mkOption { default = "less"; };
+        security.pam.services = mkOption {
+          type = types.attrsOf (
+            types.submodule {
+              options.enable = mkOption {
+                type = types.bool;
+                default = true;
+              };
+            }
+          );
+        };
         security.sudo.package = mkOption { };
         services.journald.console = mkOption { default = ""; };
         services.logrotate.configFile = mkOption { };
@@ -181,6 +192,19 @@ in
     (evaluate { }).options.sound.enable.isDefined
     (evaluate { }).options.nix.readOnlyStore.isDefined
   ];
+
+  pam = expect {
+    login = false;
+    sshd = true;
+  } (lib.mapAttrs (_: service: service.enable) (config { security.pam.services.sshd = { }; }).security.pam.services);
+  fuse = expect [
+    false
+    true
+  ] [
+    plain.programs.fuse.enable
+    (config { nuc.devices = [ "/dev/fuse" ]; }).programs.fuse.enable
+  ];
+  networkSetup = expect false plain.systemd.services.network-setup.enable;
 
   nftables = expect true (config { networking.firewall.enable = true; }).networking.nftables.enable;
   configurationWins = expect [

@@ -153,6 +153,12 @@ func (h *H) mkdir(path string) string {
 	return path
 }
 
+// MakeDir makes a folder of the user's own in Dir and returns its path.
+func (h *H) MakeDir(name string) string {
+	h.Helper()
+	return h.mkdir(filepath.Join(h.Dir, name))
+}
+
 func (h *H) chown(path string) {
 	h.Helper()
 	if err := os.Lchown(path, int(h.user.uid), int(h.user.gid)); err != nil {

@@ -60,6 +60,7 @@ func TestBoot(t *testing.T) {
 		{"Web", func(t *testing.T) { w.serves(t, w.old, w.next) }},
 		{"Login", w.logsIn},
 		{"Sudo", w.sudo},
+		{"NoLogin", w.noLogin},
 		{"Hardened", w.hardened},
 		{"Realtime", w.realtime},
 		{"DryActivate", func(t *testing.T) { w.dryActivate(t, switched, from) }},
@@ -245,6 +246,27 @@ func (w *web) sudo(t *testing.T) {
 	}
 	if r := w.Nuc("exec", "-u", "ben", "web", "sh", "-c", "sudo -n id -u"); r.Code == 0 {
 		t.Errorf("sudo for ben, who isn't in wheel: %s", r)
+	}
+}
+
+// noLogin: PAM refuses login(1), even of root's; nuc login is no login of PAM's.
+func (w *web) noLogin(t *testing.T) {
+	// script(1) gives login the terminal that it insists on.
+	try := func(program string) string {
+		r := w.Exec("web", "timeout", "20", "script", "-qec", program+" && echo let-in", "/dev/null")
+		return r.Stdout + r.Stderr
+	}
+	if said := try("login -f root"); strings.Contains(said, "let-in") || !strings.Contains(said, "Authentication") && !strings.Contains(said, "Permission denied") {
+		t.Errorf("login: want a refusal of PAM's:\n%s", said)
+	}
+	if said := try("su -l ana -c true"); !strings.Contains(said, "let-in") {
+		t.Errorf("su: %s", said)
+	}
+	if r := w.NucInput("id -un\n", "login", "web"); r.Code != 0 || r.Stdout != "root\n" {
+		t.Errorf("%s", r)
+	}
+	if r := w.Exec("web", "sh", "-c", "pgrep -a getty"); r.Code == 0 {
+		t.Errorf("%s", r)
 	}
 }
 

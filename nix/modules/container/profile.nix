@@ -1,7 +1,13 @@
 # A development container has no hardware, no desktop and no manual. All of it
 # can be turned on again.
-{ lib, options, ... }:
+{
+  config,
+  lib,
+  options,
+  ...
+}:
 let
+  inherit (config) networking;
   known = import ./known.nix { inherit lib options; };
   off = map (name: known name (lib.mkDefault false)) [
     "boot.bcache.enable"
@@ -37,6 +43,21 @@ in
   config = lib.mkMerge (
     off
     ++ [
+      # Its setuid programs are copied at every boot.
+      (known "programs.fuse.enable" (lib.mkDefault (lib.elem "/dev/fuse" config.nuc.devices)))
+      # The launcher has set the network up: the script has nothing left to do.
+      (lib.mkIf
+        (
+          networking.interfaces or { } == { }
+          && networking.defaultGateway or null == null
+          && networking.defaultGateway6 or null == null
+          && networking.localCommands or "" == ""
+        )
+        {
+          systemd.services.network-setup.enable = lib.mkDefault false;
+          systemd.services.network-local-commands.enable = lib.mkDefault false;
+        }
+      )
       # oomd watches the root of the host's cgroups.
       (known "systemd.oomd.enable" (lib.mkDefault false))
       (known "environment.defaultPackages" (lib.mkDefault [ ]))

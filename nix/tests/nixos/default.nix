@@ -11,36 +11,16 @@
 let
   nuc = import ../../. { inherit nixpkgs; };
 
-  tree = builtins.storePath debian;
   pkgs =
     if debian == null then
       import nixpkgs { config = { }; }
     else
-      import ../debian-packages.nix { inherit nixpkgs tree; };
-  root = pkgs.runCommand "root" { } ''
-    mkdir $out
-    for folder in bin lib lib64 sbin; do ln -s usr/$folder $out/$folder; done
-  '';
-  # The tree as /usr, and the links to it that Debian's files go through.
-  usr = {
-    source = "${tree}/usr";
-    target = "/usr";
-    readOnly = true;
-  };
-  backing =
-    if debian == null then
-      [ ]
-    else
-      [
-        ../debian-backing.nix
-        {
-          nuc.mounts = [ usr ];
-          nuc.tree = "${root}";
-          # By the package set's version, sudo would want to be root's; by
-          # Debian's, not.
-          nuc.rootOwnedPackages = lib.mkForce [ ];
-        }
-      ];
+      import ../debian-packages.nix {
+        inherit nixpkgs;
+        tree = builtins.storePath debian;
+      };
+  inherit (import ./backing.nix { inherit debian pkgs; }) module mounts root;
+  backing = if debian == null then [ ] else [ module ];
 
   inherit (pkgs) lib;
 
@@ -128,8 +108,8 @@ in
       ;
     # Of a container that nuc's modules know nothing of.
     backing = if debian == null then [ ] else [ ../debian-backing.nix ];
-    root = if debian == null then null else "${root}";
-    mounts = if debian == null then [ ] else [ usr ];
+    root = if debian == null then null else root;
+    mounts = if debian == null then [ ] else mounts;
     services = builtins.attrValues configurations;
   };
 
@@ -137,6 +117,7 @@ in
   first = (container "web" web).descriptor;
   second = (container "web" (web ++ [ ./second.nix ])).descriptor;
   broken = (container "web" (web ++ [ ./broken.nix ])).descriptor;
+  walled = (container "walled" [ ./walled.nix ]).descriptor;
   short =
     (container "short" [
       ./postgresql.nix
