@@ -65,6 +65,8 @@ func TestFlake(t *testing.T) {
 	}
 	h := harness.New(t)
 	h.Setenv("NIX_REMOTE", "daemon")
+	// As Nix is installed: nuc turns flakes on for its own commands.
+	h.Setenv("NIX_CONFIG", "experimental-features =")
 	folder := filepath.Join(h.Dir, "project")
 	h.NixFiles("project/nuc")
 	tree := h.Tree("trixie")
@@ -113,6 +115,12 @@ func TestFlake(t *testing.T) {
 		h.Errorf("rollback:\n%s", r)
 	}
 
+	h.MakeDir("bad")
+	newer := h.Write("bad/newer.json", `{"version":2,"name":"web","system":{"init":"/sbin/init"}}`, 0o600)
+	lost := "/nix/store/00000000000000000000000000000000-nixos-system-web"
+	collected := h.Write("bad/collected.json", fmt.Sprintf(`{"version":1,"name":"web","system":{"init":"%[1]s/init","toplevel":"%[1]s","switch":["%[1]s/bin/switch-to-configuration","switch"]},
+		"root":{"tree":%q},"mounts":[{"source":"/nix/store","target":"/nix/store","readOnly":true}]}`, lost, tree), 0o600)
+
 	// What can be wrong leaves the running container alone.
 	for _, bad := range []struct {
 		name, flake string
@@ -121,6 +129,9 @@ func TestFlake(t *testing.T) {
 	}{
 		{"mistyped", "", []string{"up", folder + "#wob"}, []string{"did you mean #web"}},
 		{"no flake", "", []string{"up", h.Dir}, []string{"flake.nix", "configuration.nix"}},
+		{"newer nuc", "", []string{"switch", newer}, []string{"version: 2", "upgrade nuc"}},
+		{"collected", "", []string{"switch", collected}, []string{lost, "not in the store", "nothing was changed"}},
+		{"collected path", "", []string{"switch", lost + ".json"}, []string{"no such file"}},
 		{"build failure", "third; exit 1; :", []string{"switch", "web"}, []string{"nix build failed", "nothing was changed"}},
 		{"syntax", "${", []string{"switch", "web"}, []string{"nix build failed", "nothing was changed"}},
 	} {

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -126,6 +128,71 @@ func TestSwitch(t *testing.T) {
 		h.Must("stop", "web")
 		want(h.Nuc("rollback", "web"), 0, "comes up with")
 	})
+}
+
+// TestDiskFull: a generation that can't be recorded is none, and the container
+// goes on with the one that it has.
+func TestDiskFull(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: it mounts a small file system for nuc's state")
+	}
+	t.Parallel()
+	h := harness.New(t)
+	_, uid, gid := h.User()
+	if err := unix.Mount("nuc-full", h.State, "tmpfs", 0, fmt.Sprintf("size=4m,mode=0700,uid=%d,gid=%d", uid, gid)); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(h.State, 0); err != nil {
+			t.Errorf("%v", err)
+			_ = unix.Unmount(h.State, unix.MNT_DETACH)
+		}
+	})
+	describe := func(hostname string) string {
+		return h.OnTree("full", "trixie", func(d map[string]any) {
+			harness.Section(d, "root")["ephemeral"] = true
+			harness.Section(d, "system")["environment"] = map[string]any{"GREETING": hostname}
+		})
+	}
+	filler := filepath.Join(h.State, "filler")
+	fill := func() {
+		t.Helper()
+		// As cat ends, nothing is left: not even for a file of one byte.
+		if r := h.Host("sh", "-c", "cat /dev/zero >"+filler); !strings.Contains(r.Stderr, "No space left") {
+			t.Fatalf("%s", r)
+		}
+	}
+	fails := func(args ...string) {
+		t.Helper()
+		r := h.Nuc(args...)
+		if r.Code != 1 || strings.Count(r.Stderr, "\n") != 1 || !strings.Contains(r.Stderr, "no space left on device") {
+			t.Errorf("want status 1 and one line that says so:\n%s", r)
+		}
+	}
+
+	fill()
+	fails("up", describe("first"))
+	if status := h.Status("full"); status != "" && status != "failed" && status != "stopped" {
+		t.Errorf("a container that couldn't be recorded is %q", status)
+	}
+	h.Host("rm", filler)
+	h.Must("up", describe("first"))
+	roles := h.Roles()
+
+	fill()
+	fails("switch", describe("second"))
+	if got := h.Must("generations", "full", "--json"); strings.Count(got, `"generation"`) != 1 {
+		t.Errorf("a generation that wasn't recorded is listed: %s", got)
+	}
+	if status := h.Status("full"); status != "ready" || h.Roles() != roles {
+		t.Errorf("the container is %q", status)
+	}
+	h.Host("rm", filler)
+	if r := h.Nuc("switch", "full"); r.Code != 0 || !strings.Contains(r.Stdout, "generation 2") {
+		t.Errorf("once there is room again: %s", r)
+	}
+	h.Must("stop", "full")
+	h.Must("rm", "--state", "--yes", "full")
 }
 
 // A folder stands for the container that was started from it.

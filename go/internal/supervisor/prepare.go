@@ -187,8 +187,16 @@ func (s *Supervisor) protect(n int, source []byte, own string) {
 	}
 }
 
-// checkStore refuses a system that is not in the store any more.
+// checkStore refuses a system, or a tree, that is not in the store any more.
 func checkStore(d *descriptor.Descriptor) error {
+	lost := func(key, path string) error {
+		return fmt.Errorf("%s: %s is not in the store (any more): build it again, with `nuc build` or `nuc switch`", key, path)
+	}
+	if tree := d.Root.Tree; strings.HasPrefix(tree, "/nix/store/") {
+		if _, err := os.Lstat(tree); errors.Is(err, os.ErrNotExist) {
+			return lost("root.tree", tree)
+		}
+	}
 	top := d.System.Toplevel
 	for _, m := range d.Mounts {
 		rest, below := strings.CutPrefix(top, m.Target+"/")
@@ -196,7 +204,7 @@ func checkStore(d *descriptor.Descriptor) error {
 			continue
 		}
 		if _, err := os.Lstat(filepath.Join(m.Source, rest)); errors.Is(err, os.ErrNotExist) {
-			return fmt.Errorf("system.toplevel: %s is not in the store (any more): build it again, with `nuc build` or `nuc switch`", top)
+			return lost("system.toplevel", top)
 		}
 	}
 	return nil
