@@ -293,15 +293,18 @@ func fork(program string, arguments []string, attr *syscall.ProcAttr, leaf *os.F
 	joined := make(chan error)
 	go func() { joined <- join(leaf, pid) }()
 	joinErr := <-joined
-	if err := syscall.PtraceDetach(pid); err != nil {
-		return 0, os.NewSyscallError("ptrace detach", err)
+	err = syscall.PtraceDetach(pid)
+	if err == nil && joinErr == nil {
+		return pid, nil
 	}
-	if joinErr != nil {
-		_ = syscall.Kill(pid, unix.SIGKILL)
-		_, _ = userns.Reap(pid)
-		return 0, joinError{joinErr}
+	// Reaped in any case: an init that ends waits for all of its pid namespace to
+	// be (pid_namespaces(7)), and so would its container for ever.
+	_ = syscall.Kill(pid, unix.SIGKILL)
+	_, _ = userns.Reap(pid)
+	if err != nil {
+		return 0, errors.New("was killed before it ran") // with its container, while it was stopped
 	}
-	return pid, nil
+	return 0, joinError{joinErr}
 }
 
 // joinError is no error of the program that was to run.

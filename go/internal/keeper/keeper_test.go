@@ -3,6 +3,7 @@ package keeper
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -352,6 +353,62 @@ func TestInside(t *testing.T) {
 		closeAll(files...)
 		t.Error("listens in a container that is gone")
 	}
+}
+
+// TestForkReaps: a command that is killed with its container while it is put
+// into its cgroup leaves no zombie, for which the container's end would wait.
+func TestForkReaps(t *testing.T) {
+	r, leaf, err := os.Pipe() // the cgroup, where the child's pid is written
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	defer leaf.Close()
+	if _, err := leaf.Write(make([]byte, 65536)); err != nil { // full, so that the write waits
+		t.Fatal(err)
+	}
+	failed := make(chan error)
+	go func() {
+		runtime.LockOSThread() // the tracer is a thread
+		_, err := fork("/bin/true", []string{"true"}, &syscall.ProcAttr{Sys: &syscall.SysProcAttr{}}, leaf)
+		failed <- err
+	}()
+	var child int
+	for child == 0 {
+		child = childIn(t, "t")
+	}
+	if err := unix.Kill(child, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	for childIn(t, "Z") == 0 {
+	}
+	if _, err := r.Read(make([]byte, 65536)); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-failed; err == nil || !strings.Contains(err.Error(), "killed before it ran") {
+		t.Error(err)
+	}
+	if err := unix.Kill(child, 0); err != unix.ESRCH {
+		t.Errorf("the child is still there: %v", err)
+	}
+}
+
+// childIn finds a child of this process in a state of proc(5).
+func childIn(t *testing.T, state string) int {
+	t.Helper()
+	processes, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range processes {
+		text, _ := os.ReadFile(p)
+		var pid, parent int
+		var name, is string
+		if n, _ := fmt.Sscanf(string(text), "%d %s %s %d", &pid, &name, &is, &parent); n == 4 && parent == os.Getpid() && is == state {
+			return pid
+		}
+	}
+	return 0
 }
 
 // TestServeTakesNoFiles is hostile case 32: requests for sockets come without any.
