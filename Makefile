@@ -13,6 +13,8 @@ version = $(shell cat VERSION 2>/dev/null || git describe --tags --always --dirt
 
 # A suite is a folder below test with a program `run`; it ends with its own result.
 suites := $(patsubst test/%/run,test-%,$(wildcard test/*/run))
+# Alone, after the others: an emulated machine is slow enough by itself.
+last := test-vm
 
 .PHONY: help build demo test test-unit $(suites) lint trees bench clean clean-trees
 
@@ -34,7 +36,8 @@ demo: ## PostgreSQL and nginx under systemd in a container, from nothing
 test: ## everything that CI runs
 	@scripts/setup test
 	@$(MAKE) --no-print-directory -j2 -k -Otarget lint trees
-	@$(MAKE) --no-print-directory -j2 -k -Otarget test-unit $(suites)
+	@failed=; $(MAKE) --no-print-directory -j2 -k -Otarget test-unit $(filter-out $(last),$(suites)) || failed=1; \
+	$(MAKE) --no-print-directory $(last) && test -z "$$failed"
 
 test-unit $(suites): build
 
@@ -44,7 +47,8 @@ test-unit: ## the Go packages' own tests, with the race detector
 $(suites): test-%:
 	test/$*/run
 
-trees: ## build the Debian trees that the tests use
+trees: build ## build the Debian trees that the tests use
+	@scripts/tree machine
 	@for tree in bookworm trixie sid nix $(if $(NIXPKGS),nixos); do scripts/tree tar $$tree || exit; done
 
 lint: ## gofumpt, vet, staticcheck, shellcheck

@@ -1,0 +1,224 @@
+package vm
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// bootTime is how long a boot may take: 25 s on two idle processors without KVM.
+const bootTime = 4 * time.Minute
+
+// machine is the virtual machine. Its disk is this run's copy; it survives
+// reboots and power cuts, which are two runs of qemu.
+type machine struct {
+	folder string // of this run: disk, console, sockets
+	key    string
+	kernel string
+	tree   string // tarball of the containers' root file system
+
+	qemu    *exec.Cmd
+	stopped chan struct{} // closed when qemu has ended
+	port    string        // of the machine's sshd, on the host's loopback
+	root    *session      // stays while the machine is up
+	boots   int
+}
+
+var host machine
+
+// up returns the machine, booted if it is not up.
+func up(t testing.TB) *machine {
+	t.Helper()
+	m := &host
+	if m.folder == "" {
+		m.install(t)
+	}
+	if m.running() {
+		return m
+	}
+	m.boot(t)
+	return m
+}
+
+// install copies the cached machine.
+func (m *machine) install(t testing.TB) {
+	t.Helper()
+	cached := prepared(t, "NUC_MACHINE")
+	m.tree = prepared(t, "NUC_MACHINE_TREE")
+	m.key, m.kernel = filepath.Join(cached, "key"), filepath.Join(cached, "kernel")
+	folder, err := os.MkdirTemp("/tmp", "nuc-vm-*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.folder = folder
+	if out, err := exec.Command("cp", "--reflink=auto", "--sparse=always", filepath.Join(cached, "disk"), m.path("disk")).CombinedOutput(); err != nil {
+		t.Fatalf("copying the disk: %v: %s", err, out)
+	}
+	if err := os.Chmod(m.path("disk"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (m *machine) path(name string) string { return filepath.Join(m.folder, name) }
+
+func (m *machine) running() bool {
+	if m.qemu == nil {
+		return false
+	}
+	select {
+	case <-m.stopped:
+		return false
+	default:
+		return true
+	}
+}
+
+// accelerator is KVM where the processor has it. A kernel can emulate it where
+// that is missing, but not all that a Linux of today executes.
+func accelerator() string {
+	flags, _ := os.ReadFile("/proc/cpuinfo")
+	if regexp.MustCompile(`(?m)^flags\s*:.*\b(vmx|svm)\b`).Match(flags) && unix.Access("/dev/kvm", unix.R_OK|unix.W_OK) == nil {
+		return "kvm"
+	}
+	return "tcg,thread=multi"
+}
+
+// boot starts the machine and waits until all of it is up.
+func (m *machine) boot(t testing.TB) {
+	t.Helper()
+	began := time.Now()
+	m.boots++
+	monitor := m.path("monitor")
+	os.Remove(monitor)
+	m.qemu = exec.Command("qemu-system-x86_64",
+		"-accel", accelerator(), "-cpu", "max", "-smp", "2", "-m", "2048",
+		"-machine", "pc", "-nodefaults", "-display", "none",
+		// A reboot ends it as well: the next boot is another run.
+		"-no-reboot",
+		"-kernel", m.kernel,
+		"-append", "root=/dev/nvme0n1 rw console=ttyS0 quiet panic=-1 mitigations=off nokaslr",
+		// Flushes need not reach the host's disk: what is lost in a power cut is
+		// what the machine had not written, and the host stays up.
+		"-drive", "if=none,id=disk,format=raw,cache=unsafe,discard=unmap,file="+m.path("disk"),
+		// Its driver and that of the file system are part of the kernel.
+		"-device", "nvme,drive=disk,serial=disk",
+		"-drive", "if=none,id=tree,format=raw,readonly=on,file="+m.tree,
+		"-device", "virtio-blk-pci,drive=tree,serial=tree",
+		"-netdev", "user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:0-:22",
+		"-device", "virtio-net-pci,netdev=net", "-device", "virtio-rng-pci",
+		"-chardev", "file,id=console,append=on,path="+m.path("console"), "-serial", "chardev:console",
+		"-monitor", "unix:"+monitor+",server=on,wait=off")
+	var said bytes.Buffer
+	m.qemu.Stderr = &said
+	// It ends with the test, however that ends.
+	m.qemu.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
+	if err := m.qemu.Start(); err != nil {
+		m.qemu = nil
+		t.Fatalf("qemu: %v", err)
+	}
+	stopped, qemu := make(chan struct{}), m.qemu
+	m.stopped = stopped
+	go func() {
+		_ = qemu.Wait()
+		close(stopped)
+	}()
+	m.port = ""
+	for deadline := time.Now().Add(bootTime); m.running(); time.Sleep(200 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("the machine did not come up in %s", bootTime)
+		}
+		if m.port == "" {
+			m.port = forwarded(monitor)
+			continue
+		}
+		s, err := m.connect("root")
+		if err != nil {
+			continue
+		}
+		m.root = s
+		s.must(t, `systemctl is-system-running --wait || systemctl --failed --no-pager >&2; test "$(systemctl is-system-running)" = running`)
+		t.Logf("boot %d took %s (%s)", m.boots, time.Since(began).Round(time.Millisecond), accelerator())
+		return
+	}
+	t.Fatalf("qemu ended: %s", said.String())
+}
+
+// forwarded asks qemu which port of the host leads to the machine, "" as long
+// as it does not answer.
+func forwarded(monitor string) string {
+	conn, err := net.Dial("unix", monitor)
+	if err != nil {
+		return ""
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
+	_, _ = io.WriteString(conn, "info usernet\n")
+	lines := bufio.NewScanner(conn)
+	for lines.Scan() {
+		// TCP[HOST_FORWARD]  12  127.0.0.1 33445  10.0.2.15  22  0  0
+		if f := strings.Fields(lines.Text()); len(f) > 5 && f[0] == "TCP[HOST_FORWARD]" && f[5] == "22" {
+			return f[3]
+		}
+	}
+	return ""
+}
+
+// off waits until the machine has gone off or is about to boot anew.
+func (m *machine) off(t testing.TB, within time.Duration) {
+	t.Helper()
+	select {
+	case <-m.stopped:
+	case <-time.After(within):
+		t.Fatalf("the machine still runs after %s", within)
+	}
+	m.root.close()
+}
+
+// end takes the machine down after the last test.
+func (m *machine) end() {
+	if m.folder == "" || !m.running() {
+		return
+	}
+	if m.root != nil {
+		if out, err := m.root.ssh("journalctl -b --no-pager -o short-monotonic").Output(); err == nil {
+			_ = os.WriteFile(m.path("journal"), out, 0o600)
+		}
+		m.root.close()
+	}
+	_ = m.qemu.Process.Kill()
+	<-m.stopped
+}
+
+// keepLogs keeps what the machine said, of a run that failed.
+func (m *machine) keepLogs() {
+	if m.folder == "" {
+		return
+	}
+	for _, name := range []string{"console", "journal"} {
+		content, err := os.ReadFile(m.path(name))
+		if err != nil {
+			continue
+		}
+		kept, err := filepath.Abs(filepath.Join("../../build", "vm-"+name+".log"))
+		if err == nil {
+			err = os.MkdirAll(filepath.Dir(kept), 0o755)
+		}
+		if err == nil {
+			err = os.WriteFile(kept, content, 0o644)
+		}
+		if err == nil {
+			fmt.Printf("the machine's %s: %s\n", name, kept)
+		}
+	}
+}
