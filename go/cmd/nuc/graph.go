@@ -3,10 +3,12 @@ package main
 import (
 	"fmt"
 	"os"
+	"strings"
 	"sync"
 
 	"github.com/nix-user-containers/nuc/go/internal/descriptor"
 	"github.com/nix-user-containers/nuc/go/internal/diagram"
+	"github.com/nix-user-containers/nuc/go/internal/link"
 	"github.com/nix-user-containers/nuc/go/internal/project"
 	"github.com/nix-user-containers/nuc/go/internal/supervisor"
 )
@@ -42,7 +44,48 @@ func (g *graphCommand) Run(c *context) error {
 		d.Nodes = append(d.Nodes, node(t.descriptor, status[i]))
 		d.Edges = append(d.Edges, edges(t.descriptor)...)
 	}
+	links, err := link.All(c.folders)
+	if err != nil {
+		return err
+	}
+	addLinks(&d, links)
 	return d.Write(c.stdout, g.Format)
+}
+
+// machine is the host machine in the drawing; no container has such a name.
+const machine = "host machine"
+
+// addLinks adds what `nuc link` has made from or to the containers drawn; what
+// descriptors declare is there already.
+func addLinks(d *diagram.Diagram, links []link.Status) {
+	drawn := map[string]bool{}
+	for _, n := range d.Nodes {
+		drawn[n.Name] = true
+	}
+	end := func(name string) string {
+		if name != "-" {
+			return name
+		}
+		if !drawn[machine] {
+			drawn[machine] = true
+			d.Nodes = append(d.Nodes, diagram.Node{Name: machine, State: "this machine"})
+		}
+		return machine
+	}
+	for _, l := range links {
+		if l.Declared || !drawn[l.Client] && !drawn[l.Host] {
+			continue
+		}
+		label := "→" + l.Target
+		if len(l.Listen) > 0 {
+			// The number or path, which is the same at all places.
+			label = l.Listen[0][strings.LastIndex(l.Listen[0], ":")+1:] + label
+		}
+		if l.Protocol == link.UDP {
+			label += "/udp"
+		}
+		d.Edges = append(d.Edges, diagram.Edge{From: end(l.Client), To: end(l.Host), Label: label})
+	}
 }
 
 // drawn are the containers to draw: those of a project that was started as they
