@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -98,16 +99,19 @@ func Addresses() ([]netip.Addr, error) {
 // routes tells which families have a default route.
 type routes struct{ v4, v6 bool }
 
+// netFolder is proc_net(5)'s.
+const netFolder = "/proc/net"
+
 // defaultRoutes reads proc_net(5)'s route and ipv6_route.
-func defaultRoutes() routes {
+func defaultRoutes(folder string) routes {
 	const up, reject = 0x1, 0x200 // RTF_UP, RTF_REJECT of linux/route.h
 	var r routes
-	each("/proc/net/route", func(f []string) {
+	each(filepath.Join(folder, "route"), func(f []string) {
 		if len(f) > 7 && f[1] == "00000000" && f[7] == "00000000" && flags(f[3])&(up|reject) == up {
 			r.v4 = true
 		}
 	})
-	each("/proc/net/ipv6_route", func(f []string) {
+	each(filepath.Join(folder, "ipv6_route"), func(f []string) {
 		if len(f) > 9 && strings.Trim(f[0], "0") == "" && f[1] == "00" && flags(f[8])&(up|reject) == up && f[9] != "lo" {
 			r.v6 = true
 		}

@@ -130,7 +130,7 @@ func (n *Outbound) run() {
 	}
 	pause := time.Duration(0)
 	for {
-		had := defaultRoutes()
+		had := defaultRoutes(netFolder)
 		if had == (routes{}) {
 			n.set(State{Reason: "none: the host is offline (it has no default route)"})
 			if !n.await(changes, 0) {
@@ -222,7 +222,7 @@ func (n *Outbound) watch(p *process, changes <-chan struct{}, had routes) bool {
 			case <-timer.C:
 			}
 			timer.Stop()
-			if now := defaultRoutes(); now.v4 && !had.v4 || now.v6 && !had.v6 {
+			if now := defaultRoutes(netFolder); now.v4 && !had.v4 || now.v6 && !had.v6 {
 				p.kill()
 				return true
 			}

@@ -1,0 +1,116 @@
+package resolver
+
+import (
+	"bytes"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/nix-user-containers/nuc/test/leaktest"
+)
+
+func TestMain(m *testing.M) { leaktest.Main(m) }
+
+func servers(addresses ...string) (list []netip.Addr) {
+	for _, a := range addresses {
+		list = append(list, netip.MustParseAddr(a))
+	}
+	return list
+}
+
+func TestParse(t *testing.T) {
+	own := servers("127.0.0.1")
+	tests := []struct {
+		text string
+		want Config
+	}{
+		{"", Config{Servers: own}},
+		{"# nameserver 192.0.2.1\n; nameserver 192.0.2.2\n", Config{Servers: own}},
+		{
+			"nameserver 192.0.2.1 # first\n  nameserver\t2001:db8::1\nnameserver fe80::1%eth0\nnameserver 192.0.2.4\n",
+			Config{Servers: servers("192.0.2.1", "2001:db8::1", "fe80::1%eth0")},
+		},
+		{"nameserver localhost\nnameserver\nnameserver 192.0.2.256\nsortlist 1\n", Config{Servers: own}},
+		{"domain a.example\nsearch b.example  c.example\noptions edns0 trust-ad\n", Config{Servers: own, Search: "b.example c.example", Options: "edns0 trust-ad"}},
+		{"search a\r\ndomain b", Config{Servers: own, Search: "b"}},
+	}
+	for _, test := range tests {
+		if diff := cmp.Diff(test.want, Parse(test.text), cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
+			t.Errorf("%q: want (-) got (+):\n%s", test.text, diff)
+		}
+	}
+	got := Config{Search: "a b", Options: "edns0"}.File("why", servers("127.1.1.53")...)
+	if want := "# why\nnameserver 127.1.1.53\nsearch a b\noptions edns0\n"; got != want {
+		t.Errorf("File: %q, want %q", got, want)
+	}
+}
+
+func TestHost(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "resolv.conf")
+	h := &Host{Path: path}
+	step := func(what, server string, news bool) {
+		t.Helper()
+		c, changed := h.Current()
+		if c.Servers[0].String() != server || changed != news {
+			t.Errorf("%s: %v, news %t, want %s, %t", what, c.Servers, changed, server, news)
+		}
+	}
+	step("no file", "127.0.0.1", true)
+	step("still none", "127.0.0.1", false)
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("nameserver 192.0.2.1\n")
+	step("a file", "192.0.2.1", true)
+	step("the same", "192.0.2.1", false)
+	if err := os.Rename(path, path+".old"); err != nil {
+		t.Fatal(err)
+	}
+	write("nameserver 192.0.2.2\n")
+	step("another of the same size", "192.0.2.2", true)
+	write("nameserver 192.0.2.3\n" + strings.Repeat("#", maxFile))
+	step("an endless one", "127.0.0.1", true)
+}
+
+func TestFailure(t *testing.T) {
+	question := "\x07outside\x04test\x00\x00\x01\x00\x01"
+	tests := []struct{ name, query, want string }{
+		{
+			"a question, with EDNS", "\x12\x34\x01\x20\x00\x01\x00\x00\x00\x00\x00\x01" + question + "\x00\x00\x29\x10\x00\x00\x00\x00\x00\x00\x00",
+			"\x12\x34\x81\x82\x00\x01\x00\x00\x00\x00\x00\x00" + question,
+		},
+		{"no question", "\x12\x34\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00", "\x12\x34\x80\x82\x00\x00\x00\x00\x00\x00\x00\x00"},
+		{"a question that is cut off", "\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x3fabc", "\x12\x34\x81\x82\x00\x00\x00\x00\x00\x00\x00\x00"},
+		{"more questions than there are", "\x12\x34\x01\x00\xff\xff\x00\x00\x00\x00\x00\x00" + question, "\x12\x34\x81\x82\x00\x00\x00\x00\x00\x00\x00\x00"},
+	}
+	for _, test := range tests {
+		if got := failure([]byte(test.query)); !bytes.Equal(got, []byte(test.want)) {
+			t.Errorf("%s: %q, want %q", test.name, got, test.want)
+		}
+	}
+	for _, bad := range []string{"", "\x12\x34", "\x12\x34\x81\x80\x00\x01\x00\x00\x00\x00\x00\x00"} {
+		if isQuery([]byte(bad)) {
+			t.Errorf("%q passes for a query", bad)
+		}
+	}
+}
+
+func FuzzFailure(f *testing.F) {
+	f.Add([]byte("\x12\x34\x01\x20\x00\x01\x00\x00\x00\x00\x00\x01\x07outside\x04test\x00\x00\x01\x00\x01"))
+	f.Fuzz(func(t *testing.T, query []byte) {
+		if !isQuery(query) {
+			return
+		}
+		m := failure(query)
+		if !isAnswer(m, query) || code(m) != servfail || len(m) > len(query) {
+			t.Errorf("%q for %q", m, query)
+		}
+	})
+}

@@ -1,0 +1,140 @@
+package integration
+
+import (
+	"net"
+	"strings"
+	"testing"
+
+	"github.com/nix-user-containers/nuc/test/harness"
+)
+
+// TestAllow limits the way out, and has the container's root try to undo it.
+func TestAllow(t *testing.T) {
+	for name, options := range map[string][]harness.Option{"user": nil, "root": {harness.AsRoot()}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := outside(t, options...)
+			serveWeb(h, h.Outside.Listen("tcp", ":81"))
+			serveWeb(h, h.Outside.Listen("tcp", ":82"))
+			h.Up("web", "trixie", allowing(harness.OutsideAddress4+":80/tcp", "2001:db8:2::/64", "outside.test:81"))
+			awaitOutside(h, "web")
+			harness.Eventually(h, patience, "the name is allowed once it is looked up", func() bool {
+				return curl(h, "web", "http://outside.test:81/") == nil
+			})
+			check := func(when string) {
+				h.Helper()
+				for _, open := range []string{
+					harness.OutsideAddress4 + ":80", harness.OutsideAddress4 + ":81", "[" + harness.OutsideAddress6 + "]:80",
+					"[" + harness.OutsideOther6 + "]:82", "outside.test:81",
+				} {
+					if err := curl(h, "web", "http://"+open+"/"); err != nil {
+						h.Errorf("%s: allowed: %v", when, err)
+					}
+				}
+				const refused = 7 // curl's
+				for _, shut := range []string{
+					harness.OutsideAddress4 + ":82", harness.OutsideOther4 + ":80", harness.OutsideRouter4 + ":80", "[" + harness.OutsideRouter6 + "]:80",
+				} {
+					if r := h.Exec("web", "curl", "-gsS", "--max-time", "10", "http://"+shut+"/"); r.Code != refused {
+						h.Errorf("%s: not allowed, and not refused at once:\n%s", when, r)
+					}
+				}
+			}
+			check("as it is")
+			for _, attempt := range []string{
+				"nft flush ruleset",
+				"nft delete table inet nuc",
+				"nft add table inet mine",
+				"ip route add 198.51.100.8 dev lo",
+				"ip link set eth0 name mine",
+				"ip link add x type veth peer name y",
+				"ip netns add mine && ip link set eth0 netns mine",
+				"nsenter --net=/proc/1/ns/net unshare -Ur nft flush ruleset",
+				"unshare -Ur nft flush ruleset",
+				"unshare -Urn ip link set eth0 netns 1",
+				"unshare -Urn sh -c 'ip link add x type veth peer name y netns /proc/1/ns/net'",
+				"systemd-run --wait -q -p AmbientCapabilities=CAP_NET_ADMIN -p CapabilityBoundingSet=~ nft flush ruleset",
+				// A frame that the rules of the IP layer don't see.
+				`perl -e 'socket(S, 17, 3, 0) or exit 1'`,
+				`perl -e 'socket(S, 2, 3, 255) or exit 1'`,
+			} {
+				if r := h.Exec("web", "sh", "-c", attempt); r.Code == 0 {
+					h.Errorf("%s succeeds inside:\n%s", attempt, r)
+				}
+			}
+			check("after all attempts")
+			if left := h.Must("exec", "web", "sh", "-c", "grep -h CapBnd /proc/1/status /proc/self/status | sort -u | wc -l"); left != "1" {
+				h.Errorf("init and exec have not the same rights: %s", left)
+			}
+			// Other limits come at once.
+			h.Must("switch", "web", h.OnTree("web", "trixie", allowing(harness.OutsideAddress4+":82")))
+			harness.Eventually(h, patience, "the new limit is in force", func() bool {
+				return curl(h, "web", "http://"+harness.OutsideAddress4+":82/") == nil && curl(h, "web", "http://"+harness.OutsideAddress4+":80/") != nil
+			})
+		})
+	}
+}
+
+func allowing(entries ...string) func(d map[string]any) {
+	return func(d map[string]any) { d["network"] = map[string]any{"allow": entries} }
+}
+
+// TestAllowHost opens the one address of the host that is named.
+func TestAllowHost(t *testing.T) {
+	t.Parallel()
+	h := outside(t)
+	serveWeb(h, h.Outside.ListenOnHost("tcp", ":8000"))
+	h.Up("web", "trixie", allowing("192.0.2.0/24", harness.OutsideAddress4, harness.HostAddress4+":8000"))
+	awaitOutside(h, "web")
+	if err := curl(h, "web", "http://"+harness.HostAddress4+":8000/"); err != nil {
+		h.Error(err)
+	}
+	if curl(h, "web", "http://"+harness.HostSecond4+":8000/") == nil {
+		h.Error("a network that an address of the host's is in opens that address")
+	}
+}
+
+// TestDeclaredNames has names in /etc/hosts, and changes them live.
+func TestDeclaredNames(t *testing.T) {
+	t.Parallel()
+	h := outside(t)
+	h.Outside.Resolve("")
+	network := func(members map[string]any) func(d map[string]any) {
+		return func(d map[string]any) { d["network"], d["dependsOn"] = members, []string{"db"} }
+	}
+	h.Up("web", "trixie", network(map[string]any{
+		"hosts": map[string]any{"mail.internal": harness.OutsideAddress4, "six.internal": harness.OutsideAddress6},
+	}))
+	address := func(name string) string {
+		fields := strings.Fields(h.Exec("web", "getent", "ahosts", name).Stdout)
+		if len(fields) == 0 {
+			return ""
+		}
+		return fields[0]
+	}
+	for name, want := range map[string]string{
+		"mail.internal": harness.OutsideAddress4, "six.internal": harness.OutsideAddress6, "web": "127.0.1.1", "outside.test": "",
+	} {
+		if got := address(name); got != want {
+			h.Errorf("%s is %q, want %q", name, got, want)
+		}
+	}
+	if peer := net.ParseIP(address("db")); peer == nil || !peer.IsLoopback() || peer.String() == "127.0.0.1" {
+		h.Errorf("db, which web depends on, is %v, want a loopback address of its own", peer)
+	}
+	awaitOutside(h, "web")
+	r := h.Nuc("switch", "web", h.OnTree("web", "trixie", network(map[string]any{
+		"hosts": map[string]any{"mail.internal": harness.OutsideOther4}, "dns": []string{harness.OutsideOther4},
+	})))
+	if r.Code != 0 || strings.Contains(r.Stdout+r.Stderr, "restart") {
+		h.Errorf("names don't change live: %s", r)
+	}
+	for name, want := range map[string]string{"mail.internal": harness.OutsideOther4, "six.internal": ""} {
+		if got := address(name); got != want {
+			h.Errorf("after the switch, %s is %q, want %q", name, got, want)
+		}
+	}
+	if err := curl(h, "web", "http://outside.test/"); err != nil {
+		h.Errorf("network.dns is not asked: %v", err)
+	}
+}
