@@ -2,6 +2,8 @@
   lib,
   buildGoModule,
   installShellFiles,
+  # Not in nixpkgs of before 23.05; then PATH is all that is looked at.
+  passt ? null,
   stdenv,
   version ? "unstable",
 }:
@@ -36,7 +38,10 @@ buildGoModule {
     "-s"
     "-w"
     "-X main.version=${version}"
-  ];
+  ]
+  ++ lib.optional (
+    passt != null
+  ) "-X github.com/nix-user-containers/nuc/go/internal/outbound.given=${passt}/bin";
 
   nativeBuildInputs = [ installShellFiles ];
   postInstall = lib.optionalString (stdenv.buildPlatform.canExecute stdenv.hostPlatform) ''

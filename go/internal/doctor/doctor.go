@@ -42,6 +42,8 @@ type Environment struct {
 	Getenv func(string) string
 	// LookPath is exec.LookPath's job.
 	LookPath func(string) (string, error)
+	// Driver is outbound.Find's.
+	Driver func(string) (string, error)
 	// Release is the kernel's (uname -r).
 	Release string
 	// Namespace makes a process in a new user namespace; Capable one that uses

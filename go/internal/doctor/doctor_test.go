@@ -24,6 +24,7 @@ func healthy(t *testing.T) *Environment {
 		Root: root, UID: os.Getuid(), User: "alice", Release: "6.1.0-18-amd64",
 		Getenv:    func(string) string { return "" },
 		LookPath:  func(name string) (string, error) { return "/usr/bin/" + name, nil },
+		Driver:    func(name string) (string, error) { return "/usr/bin/" + name, nil },
 		Namespace: func() error { return nil },
 		Capable:   func() error { return nil },
 		Map:       func(idmap.Map) error { return nil },
@@ -136,8 +137,17 @@ func TestChecks(t *testing.T) {
 			put(t, e, "var/lib/systemd/linger/alice", "")
 		}},
 		{"nix", "nix", OK, "/usr/bin/nix", "", nil},
-		{"no pasta", "pasta", Warning, "not on PATH", "passt", func(_ *testing.T, e *Environment) {
-			e.LookPath = func(string) (string, error) { return "", errors.New("none") }
+		{"pasta", "pasta", OK, "/usr/bin/pasta", "", nil},
+		{"neither pasta nor slirp4netns", "pasta", Warning, "neither pasta nor slirp4netns", "install passt", func(_ *testing.T, e *Environment) {
+			e.Driver = func(string) (string, error) { return "", errors.New("none") }
+		}},
+		{"slirp4netns", "pasta", Warning, "by /usr/bin/slirp4netns", "install passt", func(_ *testing.T, e *Environment) {
+			e.Driver = func(name string) (string, error) {
+				if name == "pasta" {
+					return "", errors.New("none")
+				}
+				return "/usr/bin/" + name, nil
+			}
 		}},
 	}
 	for _, test := range tests {

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nix-user-containers/nuc/go/internal/outbound"
 )
 
 func overlay(e *Environment) verdict {
@@ -136,7 +138,21 @@ func userManager(e *Environment) verdict {
 }
 
 func pasta(e *Environment) verdict {
-	return e.program("pasta", "containers have no outbound network", "sudo apt install passt (Fedora: sudo dnf install passt)")
+	const remedy = "sudo apt install passt (Fedora: sudo dnf install passt)"
+	found := map[string]string{}
+	for _, name := range outbound.Programs {
+		if path, err := e.Driver(name); err == nil {
+			found[name] = path
+		}
+	}
+	better, other := outbound.Programs[0], outbound.Programs[1]
+	switch {
+	case found[better] != "":
+		return ok("%s", found[better])
+	case found[other] != "":
+		return verdict{Warning, fmt.Sprintf("pasta is not installed: containers have their outbound network by %s, which is slower", found[other]), remedy}
+	}
+	return verdict{Warning, "neither pasta nor slirp4netns is installed: containers have no outbound network", remedy}
 }
 
 func nix(e *Environment) verdict {

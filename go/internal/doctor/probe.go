@@ -14,12 +14,13 @@ import (
 
 	"github.com/nix-user-containers/nuc/go/internal/cgroup"
 	"github.com/nix-user-containers/nuc/go/internal/idmap"
+	"github.com/nix-user-containers/nuc/go/internal/outbound"
 )
 
 // Host is the real host, seen by the calling user.
 func Host() Environment {
 	e := Environment{
-		UID: os.Getuid(), Getenv: os.Getenv, LookPath: exec.LookPath, Release: kernelRelease(),
+		UID: os.Getuid(), Getenv: os.Getenv, LookPath: exec.LookPath, Driver: outbound.Find, Release: kernelRelease(),
 		Namespace: func() error { return probe(syscall.SysProcAttr{}, nil) },
 		Capable:   capable,
 		Map:       func(m idmap.Map) error { return probe(syscall.SysProcAttr{}, m.Write) },

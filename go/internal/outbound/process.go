@@ -25,6 +25,10 @@ const (
 // Programs are the drivers' names, the better one first.
 var Programs = []string{pasta, slirp}
 
+// given is a folder with pasta, set at link time by packages that bring it: a
+// wrapper that sets PATH would cost every command a shell.
+var given string
+
 // places are looked at where PATH has nothing, as a user's service may have a
 // short one: NixOS's first.
 var places = []string{"/run/current-system/sw/bin", "/usr/local/bin", "/usr/bin", "/bin"}
@@ -35,8 +39,8 @@ func Find(name string) (string, error) {
 	if err == nil && filepath.IsAbs(found) {
 		return found, nil
 	}
-	for _, dir := range places {
-		if found, err := exec.LookPath(filepath.Join(dir, name)); err == nil {
+	for _, dir := range append([]string{given}, places...) {
+		if found, err := exec.LookPath(filepath.Join(dir, name)); err == nil && filepath.IsAbs(found) {
 			return found, nil
 		}
 	}
