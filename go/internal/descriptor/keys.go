@@ -272,17 +272,17 @@ var networkKeys = []key{
 	{
 		name: "outbound", kind: isBoolean, def: `true`, example: `false`,
 		at:  func(d *Descriptor) any { return &d.Network.Outbound },
-		doc: "The container reaches what the host reaches, but for the host's own loopback. Like the next three keys, it is refused with `network.mode` `host`.",
+		doc: "The container reaches what the host reaches, but not the host itself. Like the next three keys, it is refused with `network.mode` `host`.",
 	},
 	{
 		name: "hostLoopback", kind: isBoolean, def: `false`, example: `true`,
 		at:  func(d *Descriptor) any { return &d.Network.HostLoopback },
-		doc: "The container reaches what listens on the host's loopback addresses as well. Only with `network.outbound`.",
+		doc: "The container reaches what listens on the host's loopback addresses as well: at 10.117.99.2 and fd6e:7563::2. Only with `network.outbound`.",
 	},
 	{
 		name: "allow", kind: isStrings, rule: ruleAllow, example: `["10.0.0.0/8", "[2001:db8::1]:443", "example.org:443/tcp"]`,
 		at:  func(d *Descriptor) any { return &d.Network.Allow },
-		doc: "The only places that the way out leads to: an address or a network, with or without a port, or a name with a port; IPv6 with a port is in brackets. `/tcp` or `/udp` after the port is that protocol only. Without it, there is no limit. Only with `network.outbound`.",
+		doc: "The only places that the way out leads to: an address or a network, with or without a port, or a name with a port; IPv6 with a port is in brackets. `/tcp` or `/udp` after the port is that protocol only. Names are looked up on the host, at the start and when its network changes. Nobody in the container gets rights over its network then. Without it, there is no limit. Only with `network.outbound`.",
 	},
 	{
 		name: "mtu", kind: isInteger, unit: "bytes", min: minMTU, max: maxMTU, example: `1500`,
@@ -292,7 +292,7 @@ var networkKeys = []key{
 	{
 		name: "dns", kind: isStrings, rule: ruleAddress, def: `[]`, example: `["9.9.9.9"]`,
 		at:  func(d *Descriptor) any { return &d.Network.DNS },
-		doc: "Addresses of the name servers. Without any, those of the host, also when they change.",
+		doc: "Addresses of name servers, which the container asks itself. Without any, the launcher passes queries on to those of the host, also when they change.",
 	},
 	{
 		name: "hosts", kind: isMap, rule: ruleAddress, keyRule: ruleHostName, def: `{}`, example: `{ "mail.example.org": "192.0.2.25" }`, each: noteHost,

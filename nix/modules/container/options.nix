@@ -113,8 +113,8 @@ in
         default = "private";
         description = "`private`: a network of its own with a loopback interface. `host`: the host's network.";
       };
-      outbound = nullable types.bool "Whether the container reaches what the host reaches, but for the host's own loopback. It does, unless this is false; like the next three options, it must be left out where `nuc.network.mode` is `host`.";
-      hostLoopback = flag false "The container reaches what listens on the host's loopback addresses as well.";
+      outbound = nullable types.bool "Whether the container reaches what the host reaches, but not the host itself. It does, unless this is false; like the next three options, it must be left out where `nuc.network.mode` is `host`.";
+      hostLoopback = flag false "The container reaches what listens on the host's loopback addresses as well: at 10.117.99.2 and fd6e:7563::2.";
       allow = mkOption {
         type = types.nullOr (types.listOf types.str);
         default = null;
@@ -122,14 +122,14 @@ in
           "10.0.0.0/8"
           "example.org:443/tcp"
         ];
-        description = "The only places that the way out leads to: an address or a network, with or without a port, or a name with a port; IPv6 with a port is in brackets. `/tcp` or `/udp` after the port is that protocol only. Without it, there is no limit.";
+        description = "The only places that the way out leads to: an address or a network, with or without a port, or a name with a port; IPv6 with a port is in brackets. `/tcp` or `/udp` after the port is that protocol only. Names are looked up on the host, at the start and when its network changes. Nobody in the container gets rights over its network then. Without it, there is no limit.";
       };
       mtu = nullable types.int "Size in bytes of packets on the way out. Without it, 65520.";
       dns = mkOption {
         type = types.listOf types.str;
         default = [ ];
         example = [ "9.9.9.9" ];
-        description = "Addresses of the name servers. Without any, those of the host, also when they change.";
+        description = "Addresses of name servers, which the container asks itself. Without any, the launcher passes queries on to those of the host, also when they change.";
       };
       hosts = mkOption {
         type = types.attrsOf types.str;
