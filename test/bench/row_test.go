@@ -167,7 +167,7 @@ func (r *row) verdict(w wanted) string {
 	}
 	if w.Of != "" {
 		other := r.subject(w.Of)
-		if len(other.Runs) == 0 {
+		if other == nil || len(other.Runs) == 0 {
 			return ""
 		}
 		bound *= other.median()

@@ -268,7 +268,7 @@ func TestMakeSockets(t *testing.T) {
 				kind, _ := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_TYPE)
 				status, _ := unix.FcntlInt(fd, unix.F_GETFL, 0)
 				flags, _ := unix.FcntlInt(fd, unix.F_GETFD, 0)
-				if family != want[0] || kind != want[1] || status&unix.O_NONBLOCK == 0 || flags&unix.FD_CLOEXEC == 0 {
+				if family != want[0] || kind != want[1] || status&unix.O_NONBLOCK != 0 || flags&unix.FD_CLOEXEC == 0 {
 					t.Errorf("%s: family %d, type %d, flags %#x %#x", network, family, kind, status, flags)
 				}
 			}); err != nil {

@@ -138,7 +138,7 @@ type Sockets struct {
 }
 
 // MaxSockets bounds Sockets.Count.
-const MaxSockets = 32
+const MaxSockets = 64
 
 // Listen asks for one bound socket of the container's network namespace, a
 // stream listening. A Unix socket's path is one of the container's.

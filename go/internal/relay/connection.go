@@ -172,10 +172,11 @@ func (c *connection) carry(d int) outcome {
 			continue
 		}
 		if f.ended {
-			if !f.told {
-				f.told = true
+			// When both have ended, closing says so.
+			if !f.told && !c.flows[1-d].told {
 				endSocket(to.fd)
 			}
+			f.told = true
 			return waits
 		}
 		if !from.readable || !to.writable {

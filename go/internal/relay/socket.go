@@ -148,7 +148,8 @@ func takeOver(f *os.File) (int, error) {
 		err = failure
 	}
 	if err == nil {
-		err = os.NewSyscallError("fcntl", unix.SetNonblock(own, true))
+		_, err = unix.FcntlInt(uintptr(own), unix.F_SETFL, unix.O_NONBLOCK)
+		err = os.NewSyscallError("fcntl", err)
 	}
 	if err != nil {
 		if own >= 0 {

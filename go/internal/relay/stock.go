@@ -9,15 +9,15 @@ import (
 
 const (
 	// batch is how many sockets a Stock asks for at a time.
-	batch = 32
+	batch = 64
 	// low is when it asks for more, so that they come before it is empty.
-	low = 24
+	low = 32
 )
 
 // Stock keeps a few unconnected sockets of another network namespace, so that a
 // connection rarely waits for whoever makes them.
 type Stock struct {
-	// Make returns n unconnected, non-blocking sockets.
+	// Make returns n unconnected sockets.
 	Make func(n int) ([]*os.File, error)
 
 	mu      sync.Mutex

@@ -1,6 +1,6 @@
 // Package socket makes sockets where the caller's thread stands: unconnected
 // ones, listening ones, and connections to Unix sockets. What it returns is
-// close-on-exec and non-blocking.
+// close-on-exec, and non-blocking unless it says otherwise.
 package socket
 
 import (
@@ -84,12 +84,14 @@ func kind(network string) (family, typ int, err error) {
 	return 0, 0, fmt.Errorf("network %q: tcp4, tcp6, udp4, udp6 or unix was expected", network)
 }
 
-func open(network string) (*os.File, error) {
+func open(network string) (*os.File, error) { return openAs(network, unix.SOCK_NONBLOCK) }
+
+func openAs(network string, mode int) (*os.File, error) {
 	family, typ, err := kind(network)
 	if err != nil {
 		return nil, err
 	}
-	fd, err := unix.Socket(family, typ|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	fd, err := unix.Socket(family, typ|unix.SOCK_CLOEXEC|mode, 0)
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)
 	}
@@ -98,10 +100,12 @@ func open(network string) (*os.File, error) {
 
 // Make returns n unconnected sockets. A socket belongs to the network namespace
 // that it was made in, wherever it is connected from (network_namespaces(7)).
+// They are blocking ones: files of non-blocking ones would be put into the epoll
+// set of Go's runtime and taken out again by each process on their way.
 func Make(network string, n int) ([]*os.File, error) {
 	files := make([]*os.File, 0, n)
 	for range n {
-		f, err := open(network)
+		f, err := openAs(network, 0)
 		if err != nil {
 			for _, f := range files {
 				f.Close()
