@@ -229,7 +229,15 @@ func (k *keeper) startInit(b *Boot, m *seqpacket.Message) (int, []*os.File, erro
 	for _, f := range listeners {
 		inherited = append(inherited, f.Fd())
 	}
-	pid, err := syscall.ForkExec(k.self.ImagePath(), []string{RoleInit, strconv.Itoa(len(listeners))}, &syscall.ProcAttr{
+	// The program is executed by its number, which must not be one of the child's
+	// own files.
+	image, err := above(k.self.Image, len(inherited))
+	if err != nil {
+		closeAll(payload)
+		return 0, nil, err
+	}
+	defer image.Close()
+	pid, err := syscall.ForkExec(userns.ImagePath(image), []string{RoleInit, strconv.Itoa(len(listeners))}, &syscall.ProcAttr{
 		Dir:   "/",
 		Env:   []string{},
 		Files: append(inherited, peer.Fd()),
@@ -305,6 +313,15 @@ func (k *keeper) killInit() {
 	if k.init != nil {
 		_ = unix.PidfdSendSignal(int(k.init.Fd()), unix.SIGKILL, nil, 0)
 	}
+}
+
+// above returns a copy of a file whose descriptor is larger than last.
+func above(f *os.File, last int) (*os.File, error) {
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, last+1)
+	if err != nil {
+		return nil, os.NewSyscallError("fcntl F_DUPFD_CLOEXEC", err)
+	}
+	return os.NewFile(uintptr(fd), f.Name()), nil
 }
 
 func closeAll(files ...*os.File) {
