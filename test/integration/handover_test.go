@@ -114,9 +114,9 @@ func TestHandOver(t *testing.T) {
 			}
 		}
 		serves()
-		if log := h.Must("exec", "web", "cat", "/var/log/nginx/handed.log"); !strings.HasPrefix(log, "127.0.0.7 ") {
-			h.Errorf("nginx logs the client as %q", log)
-		}
+		harness.Eventually(h, patience, "nginx logs the client's address", func() bool {
+			return strings.HasPrefix(h.Must("exec", "web", "cat", "/var/log/nginx/handed.log"), "127.0.0.7 ")
+		})
 		conn, err := net.Dial("tcp4", fmt.Sprintf("127.0.0.1:%d", each))
 		if err != nil {
 			h.Fatal(err)
@@ -163,10 +163,12 @@ func TestHandOver(t *testing.T) {
 
 		// A unit that is stopped closes its socket, which nothing brings back but
 		// a boot: clients are told.
-		h.Must("exec", "web", "systemctl", "stop", "handed.socket", "handed.service")
-		if r := h.Nuc("status", "web"); !strings.Contains(r.Stdout, warning) {
-			h.Errorf("status doesn't warn of a socket unit that was stopped\n%s", r)
-		}
+		h.Must("exec", "web", "systemctl", "stop", "handed.socket")
+		serves() // by the service, which goes on
+		h.Must("exec", "web", "systemctl", "stop", "handed.service")
+		harness.Eventually(h, patience, "status warns of a socket unit that was stopped", func() bool {
+			return strings.Contains(h.Nuc("status", "web").Stdout, warning)
+		})
 		if r := curl(web); r.Code == 0 || r.Duration > 10*time.Second {
 			h.Errorf("a client of a socket unit that was stopped: want it refused at once\n%s", r)
 		}

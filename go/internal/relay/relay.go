@@ -91,7 +91,8 @@ func (s *Server) Close() {
 		everywhere(func(l *loop) {
 			if l == s.loop {
 				delete(l.timers, s)
-				l.forget(s.fd)
+				// Closing it detaches it only where nobody else has it open.
+				l.detach(s.fd)
 				closeSocket(s.fd)
 			}
 			for _, c := range s.of(l) {

@@ -51,16 +51,17 @@ type activation struct {
 	phase     phase
 	entries   []*entry
 	unclaimed map[*port]bool
-	uses      int  // commands that run inside, and others who hold the container
-	wholly    bool // it was asked to end, not only this run
-	idle      bool // this run ends as nobody uses it
-	wasUp     bool // this run has been up
-	runs      int  // that have ended
-	failures  int  // of these, since one was up
+	missing   map[*port]time.Time // since when that is suspected
+	uses      int                 // commands that run inside, and others who hold the container
+	wholly    bool                // it was asked to end, not only this run
+	idle      bool                // this run ends as nobody uses it
+	wasUp     bool                // this run has been up
+	runs      int                 // that have ended
+	failures  int                 // of these, since one was up
 }
 
 func newActivation() activation {
-	return activation{demand: make(chan struct{}, 1), stirred: make(chan struct{}, 1), unclaimed: map[*port]bool{}}
+	return activation{demand: make(chan struct{}, 1), stirred: make(chan struct{}, 1), unclaimed: map[*port]bool{}, missing: map[*port]time.Time{}}
 }
 
 // poke puts a token into a channel that has room for one.

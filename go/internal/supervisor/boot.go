@@ -98,6 +98,7 @@ func (s *Supervisor) boot(b keeper.Boot) (syscall.WaitStatus, error) {
 	stopped := make(chan struct{})
 	idle := make(chan struct{})
 	go s.serveStop(pidfd, stopped, idle)
+	go s.watchHandedOver(stopped)
 	ready := make(chan struct{})
 	go func() {
 		s.awaitReady(begun, stopped)

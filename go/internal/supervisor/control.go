@@ -208,7 +208,7 @@ func (s *Supervisor) serveClient(conn *seqpacket.Conn) {
 	}
 	switch c.Op {
 	case OpStatus:
-		s.checkHandedOver()
+		s.checkHandedOver(false)
 		_ = conn.Send(s.Status())
 	case OpWait:
 		s.stream(conn)

@@ -67,7 +67,7 @@ func (s *Supervisor) awaitReady(begun time.Time, stopped <-chan struct{}) {
 	}
 	late()
 	s.enter(phaseUp)
-	s.checkHandedOver()
+	s.checkHandedOver(true)
 	s.change(func(st *Status) {
 		if st.State == Starting || st.State == Running {
 			st.State, st.Waiting = Ready, ""

@@ -98,7 +98,7 @@ func (s *Supervisor) update(c *Command) error {
 		p.close()
 	}
 	s.arrange()
-	s.checkHandedOver()
+	s.checkHandedOver(false)
 	s.stir()
 	s.publishChanges(old, d)
 	go s.protect(generation, source, c.StorePath)
