@@ -33,6 +33,7 @@ var rows = []func() *row{
 	relayMemory,
 	relayMemory1000,
 	relayMemory10000,
+	outboundStream,
 	bootProfile,
 	profileUnits,
 	profileProcesses,
@@ -84,7 +85,7 @@ func TestBench(t *testing.T) {
 		})
 		measured = append(measured, r)
 		// A session a row: its containers are gone before the next begins.
-		t.Run(r.Name, func(t *testing.T) { r.measure(&session{T: t, H: harness.New(t)}) })
+		t.Run(r.Name, func(t *testing.T) { r.measure(&session{T: t, H: harness.New(t, r.place...)}) })
 	}
 	if len(measured) == 0 {
 		t.Fatalf("--rows %s: no row has such a name", *only)

@@ -96,7 +96,7 @@ func (s *session) keep(files []*os.File, command ...string) (pid int, err error)
 		return 0, err
 	}
 	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = said, said, files
-	if err := cmd.Start(); err != nil {
+	if err := s.H.Launch(cmd); err != nil {
 		return 0, err
 	}
 	ended := make(chan error, 1)
@@ -316,15 +316,18 @@ func (s *session) client(environment string, command ...string) (string, error) 
 	if environment != "" {
 		cmd.Env = append(cmd.Env, environment)
 	}
-	var stderr strings.Builder
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
+	var stdout, stderr strings.Builder
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	err := s.H.Launch(cmd)
+	if err == nil {
+		err = cmd.Wait()
+	}
 	if err != nil {
 		var exit *exec.ExitError
 		if errors.As(err, &exit) {
-			err = fmt.Errorf("%s %s: %w", strings.TrimSpace(stderr.String()), shorten(strings.TrimSpace(string(out)), 160), err)
+			err = fmt.Errorf("%s %s: %w", strings.TrimSpace(stderr.String()), shorten(strings.TrimSpace(stdout.String()), 160), err)
 		}
 		return "", err
 	}
-	return string(out), nil
+	return stdout.String(), nil
 }

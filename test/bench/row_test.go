@@ -28,6 +28,8 @@ type row struct {
 	// setUp makes what the subjects share. They are not measured if it fails,
 	// and the bench fails unless the error is a notHere.
 	setUp func(s *session) error
+	// place is where the row is measured, if not on the host as it is.
+	place []harness.Option
 }
 
 // subject is one of those that are measured. The first of a row is nuc.

@@ -97,8 +97,8 @@ func (h *H) command(ctx context.Context, path string, args ...string) (cmd *exec
 	return cmd, release
 }
 
-// launch starts a command where the test's host is.
-func (h *H) launch(cmd *exec.Cmd) error {
+// Launch starts a command of Program's where the test's host is.
+func (h *H) Launch(cmd *exec.Cmd) error {
 	if h.Outside != nil {
 		return h.Outside.start(cmd)
 	}
@@ -106,7 +106,7 @@ func (h *H) launch(cmd *exec.Cmd) error {
 }
 
 func (h *H) run(cmd *exec.Cmd) error {
-	if err := h.launch(cmd); err != nil {
+	if err := h.Launch(cmd); err != nil {
 		return err
 	}
 	return cmd.Wait()
@@ -195,7 +195,7 @@ func (h *H) start(terminal *Terminal, args ...string) *Process {
 		cmd.Stdin, cmd.Stdout, cmd.Stderr = terminal.far, terminal.far, terminal.far
 		cmd.SysProcAttr.Setpgid, cmd.SysProcAttr.Setsid, cmd.SysProcAttr.Setctty = false, true, true
 	}
-	if err := h.launch(cmd); err != nil {
+	if err := h.Launch(cmd); err != nil {
 		h.Fatalf("harness: nuc %s: %v", strings.Join(args, " "), err)
 	}
 	if terminal != nil {

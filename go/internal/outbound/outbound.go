@@ -166,7 +166,7 @@ func (n *Outbound) run() {
 			n.fails++
 			pause = min(max(2*pause, firstPause), lastPause)
 		}
-		n.set(State{Reason: d.name + ": " + reason})
+		n.set(State{Reason: d.name + ": " + reason + " (`nuc doctor` looks at what it needs)"})
 		if n.fails >= tries && n.at+1 < len(n.drivers) {
 			n.at, n.fails, pause = n.at+1, 0, 0
 			n.drivers[n.at].instead = d.name + ": " + reason
