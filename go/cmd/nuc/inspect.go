@@ -2,8 +2,10 @@ package main
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/nix-user-containers/nuc/go/internal/descriptor"
+	"github.com/nix-user-containers/nuc/go/internal/supervisor"
 )
 
 type inspectCommand struct {
@@ -13,7 +15,8 @@ type inspectCommand struct {
 }
 
 func (inspectCommand) Help() string {
-	return `The descriptor is shown with the defaults filled in.
+	return `The descriptor is shown with the defaults filled in, and that of a running
+container with the ports that the kernel chose.
 
 Examples:
   nuc inspect web
@@ -26,6 +29,9 @@ func (i *inspectCommand) Run(c *context) error {
 	if err != nil {
 		return err
 	}
+	if isName(i.Container) {
+		fillIn(t)
+	}
 	text := t.descriptor.Marshal()
 	if i.Query == "" {
 		_, err := c.stdout.Write(text)
@@ -37,4 +43,24 @@ func (i *inspectCommand) Run(c *context) error {
 	}
 	_, err = fmt.Fprintln(c.stdout, value)
 	return err
+}
+
+// fillIn replaces the ports of host 0 by those that the kernel chose for a
+// container that is up.
+func fillIn(t *target) {
+	st, err := supervisor.Query(t.container)
+	if err != nil {
+		return
+	}
+	ports := t.descriptor.Network.Ports
+	for i := range ports {
+		p := &ports[i]
+		used := slices.IndexFunc(st.Ports, func(s supervisor.Port) bool {
+			return p.Host == 0 && s.Protocol == p.Protocol && s.Address == p.Address && s.Container == p.Container && max(s.Count, 1) == p.Count
+		})
+		if used >= 0 {
+			p.Host = st.Ports[used].Host
+			st.Ports = slices.Delete(st.Ports, used, used+1)
+		}
+	}
 }

@@ -156,7 +156,7 @@ func (l *logsCommand) show(container state.Container, out *lines) error {
 	}
 	defer errR.Close()
 	request := keeper.Request{Op: keeper.OpExec, Exec: &keeper.Exec{Arguments: l.arguments()}}
-	err = conn.Send(supervisor.Command{Request: request}, null, w, errW)
+	err = conn.Send(supervisor.Command{Request: request, Passive: true}, null, w, errW)
 	w.Close()
 	errW.Close()
 	if err != nil {
