@@ -167,7 +167,7 @@ func (t *transcript) String() string {
 // Start runs bin/nuc in the background. It is killed when the test ends.
 func (h *H) Start(args ...string) *Process {
 	h.Helper()
-	return h.start(nil, args...)
+	return h.start(nil, shared.nuc, args...)
 }
 
 // StartTerminal is Start on a terminal of its own of the given size, which is
@@ -175,13 +175,36 @@ func (h *H) Start(args ...string) *Process {
 func (h *H) StartTerminal(rows, columns uint16, args ...string) (*Process, *Terminal) {
 	h.Helper()
 	terminal := newTerminal(h, rows, columns)
-	p := h.start(terminal, args...)
+	p := h.start(terminal, shared.nuc, args...)
 	return p, terminal
 }
 
-func (h *H) start(terminal *Terminal, args ...string) *Process {
+// StartHost is Start for a program of the host's, StartHostTerminal is
+// StartTerminal for one: a shell.
+func (h *H) StartHost(name string, args ...string) *Process {
 	h.Helper()
-	cmd, release := h.command(context.Background(), shared.nuc, args...)
+	return h.start(nil, h.program(name), args...)
+}
+
+func (h *H) StartHostTerminal(rows, columns uint16, name string, args ...string) (*Process, *Terminal) {
+	h.Helper()
+	terminal := newTerminal(h, rows, columns)
+	return h.start(terminal, h.program(name), args...), terminal
+}
+
+// program is where a program of the host's is.
+func (h *H) program(name string) string {
+	h.Helper()
+	path, err := exec.LookPath(name)
+	if err != nil {
+		h.Fatalf("harness: %v; scripts/setup test installs it", err)
+	}
+	return path
+}
+
+func (h *H) start(terminal *Terminal, program string, args ...string) *Process {
+	h.Helper()
+	cmd, release := h.command(context.Background(), program, args...)
 	defer release()
 	p := &Process{h: h, cmd: cmd, done: make(chan struct{}), began: time.Now()}
 	if terminal == nil {
@@ -196,7 +219,7 @@ func (h *H) start(terminal *Terminal, args ...string) *Process {
 		cmd.SysProcAttr.Setpgid, cmd.SysProcAttr.Setsid, cmd.SysProcAttr.Setctty = false, true, true
 	}
 	if err := h.Launch(cmd); err != nil {
-		h.Fatalf("harness: nuc %s: %v", strings.Join(args, " "), err)
+		h.Fatalf("harness: %s: %v", strings.Join(cmd.Args, " "), err)
 	}
 	if terminal != nil {
 		terminal.attach(&p.output)
@@ -290,18 +313,14 @@ func (p *Process) end() {
 // Host runs a program of the host's as the test's user: psql, curl.
 func (h *H) Host(name string, args ...string) Result {
 	h.Helper()
-	path, err := exec.LookPath(name)
-	if err != nil {
-		h.Fatalf("harness: %v; scripts/setup test installs it", err)
-	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	cmd, release := h.command(ctx, path, args...)
+	cmd, release := h.command(ctx, h.program(name), args...)
 	defer release()
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	started := time.Now()
-	err = h.run(cmd)
+	err := h.run(cmd)
 	return Result{
 		Args: append([]string{name}, args...), Stdout: stdout.String(), Stderr: stderr.String(),
 		Code: h.status(cmd, err), Duration: time.Since(started),

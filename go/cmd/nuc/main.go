@@ -63,6 +63,7 @@ var roles = map[string]func() error{
 	keeper.RoleKeeper: keeper.Main,
 	keeper.RoleInit:   keeper.InitMain,
 	roleSupervisor:    supervisorMain,
+	roleUp:            upMain,
 	link.Role:         linkMain,
 	roleUnshare:       unshareMain,
 	roleRemove:        removeMain,

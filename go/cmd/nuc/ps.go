@@ -232,6 +232,18 @@ func unclaimed(st *supervisor.Status) []string {
 	return warnings
 }
 
+// stops says when a leased container is stopped.
+func stops(l *supervisor.Leases) string {
+	if !l.StopsAt.IsZero() {
+		return fmt.Sprintf("in %s, unless it is leased again", uptime(time.Until(l.StopsAt)))
+	}
+	keep := 0
+	for _, one := range l.Leases {
+		keep = max(keep, one.KeepSeconds)
+	}
+	return fmt.Sprintf("%s after the end of the last lease", uptime(time.Duration(keep)*time.Second))
+}
+
 type statusCommand struct {
 	Name string `arg:"" help:"Container."`
 	JSON bool   `name:"json" help:"As JSON."`
@@ -323,6 +335,12 @@ func (d *detail) print(c *context) error {
 		default:
 			row("outbound", "%s, process %d", o.Driver, o.PID)
 		}
+	}
+	for _, l := range d.Leases.Leases {
+		row("lease", "process %d (%s)", l.Process, l.Command)
+	}
+	if d.Leased && d.State != supervisor.Stopping {
+		row("stops", "%s", stops(&d.Leases))
 	}
 	if d.Cgroup != "" {
 		row("cgroup", "%s", d.Cgroup)

@@ -77,10 +77,11 @@ func (r *restartCommand) Run(c *context) error {
 		}
 		targets = append(targets, t)
 	}
+	defer takeLeases(targets)()
 	if err := c.stopToStart(containers); err != nil {
 		return err
 	}
-	return c.up(targets, r.Wait, r.Timeout)
+	return c.up(targets, startOptions{wait: r.Wait, timeout: r.Timeout})
 }
 
 // stopToStart stops containers that are to be started again: that one had to be
@@ -158,10 +159,8 @@ func stopOne(container state.Container, kill bool, timeout time.Duration) error 
 		}
 		m.Close()
 	}
-	for end := time.Now().Add(5 * time.Second); container.Held(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(end) {
-			return fmt.Errorf("container %s: stopped, but process %d still holds its lock", container.Name, container.Holder())
-		}
+	if err := released(container); err != nil {
+		return err
 	}
 	if exit := container.LastExit(); exit != nil && !exit.Clean && !kill {
 		return fmt.Errorf("container %s: %s", container.Name, exit.Reason)

@@ -176,10 +176,12 @@ func (s *switching) anew(keys []string) error {
 	if err := s.settle(); err != nil {
 		return err
 	}
+	targets := []*target{s.t}
+	defer takeLeases(targets)()
 	if err := s.c.stopToStart([]state.Container{s.t.container}); err != nil {
 		return err
 	}
-	return s.c.up([]*target{s.t}, true, 0)
+	return s.c.up(targets, startOptions{wait: true})
 }
 
 // show is --dry-activate.

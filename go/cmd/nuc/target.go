@@ -22,12 +22,16 @@ type target struct {
 	storePath string
 	// origin is where the descriptor comes from; nil for one that was kept.
 	origin *project.Project
+	// kept is the origin as text, where that is all there is.
+	kept []byte
+	// leases are those of the run that this start follows; nil for a first one.
+	leases *leaseSet
 }
 
 // originText is the origin as it is kept with the container.
 func (t *target) originText() []byte {
 	if t.origin == nil {
-		return nil
+		return t.kept
 	}
 	text, err := json.Marshal(t.origin)
 	if err != nil {

@@ -5,30 +5,24 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
-	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
-	"github.com/hashicorp/go-hclog"
-	"golang.org/x/sys/unix"
-
 	"github.com/nix-user-containers/nuc/go/internal/console"
-	"github.com/nix-user-containers/nuc/go/internal/descriptor"
 	"github.com/nix-user-containers/nuc/go/internal/keeper"
 	"github.com/nix-user-containers/nuc/go/internal/seqpacket"
 	"github.com/nix-user-containers/nuc/go/internal/state"
 	"github.com/nix-user-containers/nuc/go/internal/supervisor"
-	"github.com/nix-user-containers/nuc/go/internal/userns"
 )
 
 type upCommand struct {
 	Containers []string      `arg:"" name:"descriptor|name|project" optional:"" help:"Descriptors' files, names of containers that were started before, flake references (.#web), or folders with a flake.nix or configuration.nix. Without one: all containers of the folder you are in."`
 	Wait       bool          `default:"true" negatable:"" help:"Wait until the containers are ready."`
+	Detach     bool          `help:"Return at once. What goes wrong later is shown by nuc status and the next nuc up --detach."`
 	Timeout    time.Duration `help:"How long to wait, instead of the descriptor's ready.timeoutSeconds (30s, 2m)."`
-	Nixpkgs    string        `placeholder:"FOLDER" help:"The nixpkgs for folders with a configuration.nix, instead of NIX_PATH's or the one nuc is locked to."`
+	leaseFlags
+	Nixpkgs string `placeholder:"FOLDER" help:"The nixpkgs for folders with a configuration.nix, instead of NIX_PATH's or the one nuc is locked to."`
 }
 
 func (upCommand) Help() string {
@@ -38,7 +32,8 @@ Examples:
   nuc up ./web.json
   nuc up web db --timeout 2m
   nuc up .#web
-  nuc up --no-wait`
+  nuc up --no-wait
+  nuc up --detach --lease shell web`
 }
 
 func (u *upCommand) Run(c *context) error {
@@ -46,45 +41,63 @@ func (u *upCommand) Run(c *context) error {
 	if err != nil {
 		return err
 	}
-	return c.up(targets, u.Wait, u.Timeout)
+	o := startOptions{wait: u.Wait, timeout: u.Timeout}
+	if o.lease, o.leased, err = u.leaseFlags.open(); err != nil {
+		return err
+	}
+	defer closeAll(o.leased)
+	if u.Detach {
+		return c.upDetached(targets, o)
+	}
+	return c.up(targets, o)
+}
+
+// startOptions say how containers are started.
+type startOptions struct {
+	wait    bool
+	timeout time.Duration // 0: each descriptor's
+	// lease is for the processes of leased, whose pidfds they are.
+	lease  supervisor.LeaseOrder
+	leased []*os.File
+	// failed, if not nil, is told of each container that does not come up.
+	failed func(*target, error)
 }
 
 // up starts containers side by side.
-func (c *context) up(targets []*target, wait bool, timeout time.Duration) error {
+func (c *context) up(targets []*target, o startOptions) error {
 	show := newProgress()
 	defer show.end()
 	errs := make([]error, len(targets))
 	var all sync.WaitGroup
 	for i, t := range targets {
-		all.Go(func() { errs[i] = c.upOne(t, wait, timeout, show) })
+		all.Go(func() {
+			errs[i] = c.upOne(t, o, show)
+			if errs[i] != nil && o.failed != nil {
+				o.failed(t, errs[i])
+			}
+		})
 	}
 	all.Wait()
 	show.end()
 	return errors.Join(errs...)
 }
 
-func (c *context) upOne(t *target, wait bool, timeout time.Duration, show *progress) error {
+func (c *context) upOne(t *target, o startOptions, show *progress) error {
 	name := t.descriptor.Name
-	conn, err := c.launch(t)
+	conn, first, err := c.launch(t, o)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	first, err := receiveStatus(conn)
-	if err == nil && first.State == supervisor.Failed {
-		return errors.New(first.Reason)
-	}
-	if err != nil {
-		return fmt.Errorf("container %s: its supervisor ended at once: see %s", name, filepath.Join(t.container.State, "supervisor.log"))
-	}
-	if !wait && first.Init > 0 {
+	if !o.wait && first.Init > 0 {
 		show.print(name + ": " + string(first.State))
 		return nil
 	}
+	timeout := o.timeout
 	if timeout == 0 {
 		timeout = time.Duration(t.descriptor.Ready.TimeoutSeconds) * time.Second
 	}
-	return c.await(t, conn, first, wait, time.Now().Add(timeout), show)
+	return c.await(t, conn, first, o.wait, time.Now().Add(timeout), show)
 }
 
 // await follows a start until it is over or the time is.
@@ -262,153 +275,6 @@ func (c *context) showJobs(container state.Container, show *progress) (stop func
 		cancel()
 		<-done
 	}
-}
-
-// launch starts a supervisor in the background, or connects to the one there
-// is. The connection brings a Status at each change.
-func (c *context) launch(t *target) (*seqpacket.Conn, error) {
-	if t.container.Held() {
-		conn, err := c.join(t)
-		if err == nil || !errors.Is(err, supervisor.ErrNotRunning) {
-			return conn, err
-		}
-	}
-	conn, peer, err := seqpacket.Pair()
-	if err != nil {
-		return nil, err
-	}
-	defer peer.Close()
-	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
-	if err != nil {
-		conn.Close()
-		return nil, err
-	}
-	defer null.Close()
-	// The copy that the supervisor makes its keeper of is its own program as
-	// well: so the two have their text in memory once.
-	image, err := userns.Image()
-	if err != nil {
-		conn.Close()
-		return nil, fmt.Errorf("container %s: %w", t.descriptor.Name, err)
-	}
-	defer image.Close()
-	program, arguments, environment := scoped(t.descriptor.Name, fmt.Sprintf("/proc/self/fd/%d", fdProgram), roleSupervisor, t.descriptor.Name)
-	if program == "" {
-		program, arguments, environment = userns.ImagePath(image), []string{roleSupervisor, t.descriptor.Name}, os.Environ()
-	}
-	_, err = syscall.ForkExec(program, arguments, &syscall.ProcAttr{
-		Dir: "/", Env: environment,
-		Files: []uintptr{null.Fd(), null.Fd(), null.Fd(), fdReport: peer.Fd(), fdProgram: image.Fd()},
-		Sys:   &syscall.SysProcAttr{Setsid: true},
-	})
-	if err == nil {
-		err = conn.Send(launchOrder{Source: t.source, Origin: t.originText(), StorePath: t.storePath, Folders: c.folders, LogLevel: c.logLevel, LogJSON: c.logJSON})
-	}
-	if err != nil {
-		conn.Close()
-		return nil, fmt.Errorf("container %s: starting its supervisor: %w", t.descriptor.Name, err)
-	}
-	return conn, nil
-}
-
-// join waits with another start of the same container.
-func (c *context) join(t *target) (*seqpacket.Conn, error) {
-	n, source, err := t.container.Current()
-	if err != nil {
-		return nil, err
-	}
-	conn, err := supervisor.Connect(t.container)
-	if err != nil {
-		return nil, err
-	}
-	if source != nil && string(source) != string(t.source) {
-		conn.Close()
-		return nil, fmt.Errorf("container %s: is running with another descriptor (generation %d): change it live with `nuc switch`, or stop it with `nuc stop %s` and start it again", t.descriptor.Name, n, t.descriptor.Name)
-	}
-	if err := conn.Send(supervisor.Command{Request: keeper.Request{Op: supervisor.OpWait}}); err != nil {
-		conn.Close()
-		return nil, err
-	}
-	return conn, nil
-}
-
-const roleSupervisor = "nuc-supervisor"
-
-// What stands where in the table of file descriptors of a supervisor in the
-// background.
-const (
-	fdReport  = 3
-	fdProgram = 4
-)
-
-// launchOrder is what a supervisor in the background is told by `nuc up`, over
-// its fd 3.
-type launchOrder struct {
-	Source    []byte        `json:"source"`
-	Origin    []byte        `json:"origin,omitempty"`
-	StorePath string        `json:"storePath,omitempty"`
-	Folders   state.Folders `json:"folders"`
-	LogLevel  string        `json:"logLevel"`
-	LogJSON   bool          `json:"logJSON"`
-}
-
-// supervisorMain is a supervisor in the background.
-func supervisorMain() error {
-	_ = unix.CloseRange(fdReport, ^uint(0), unix.CLOSE_RANGE_CLOEXEC)
-	program := userns.ProgramFrom(os.NewFile(fdProgram, "nuc-image"))
-	// Executing the copy, which can't be read, takes the user's own /proc/PID
-	// from the user; a supervisor has nothing to hide from its user.
-	_ = unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0)
-	report, err := seqpacket.FromFile(os.NewFile(fdReport, "report"))
-	if err != nil {
-		return err
-	}
-	fail := func(err error) error {
-		_ = report.Send(supervisor.Status{State: supervisor.Failed, Reason: err.Error()})
-		return err
-	}
-	m, err := report.Receive()
-	if err != nil {
-		return err
-	}
-	var order launchOrder
-	if err := m.Decode(&order); err != nil {
-		return fail(err)
-	}
-	d, err := descriptor.Read(order.Source)
-	if err != nil {
-		return fail(err)
-	}
-	container := order.Folders.Container(d.Name)
-	signal.Ignore(unix.SIGHUP)
-	output := &lateFile{path: filepath.Join(container.State, "supervisor.log")}
-	_, err = supervisor.Start(supervisor.Options{
-		Descriptor: d, Source: order.Source, Origin: order.Origin, StorePath: order.StorePath, Container: container,
-		Cache: order.Folders.Cache, Report: report, Program: program,
-		Log: hclog.New(&hclog.LoggerOptions{Name: "nuc", Level: hclog.LevelFromString(order.LogLevel), Output: output, JSONFormat: order.LogJSON}),
-	}, func(s *supervisor.Supervisor) { go stopOnSignal(s, unix.SIGINT, unix.SIGTERM) })
-	if err != nil {
-		return fail(err)
-	}
-	return nil
-}
-
-// lateFile is a log that is made when there is something to say: by then its
-// folder is there, and a start that is refused leaves no file.
-type lateFile struct {
-	path string
-	file *os.File
-}
-
-func (l *lateFile) Write(p []byte) (int, error) {
-	if l.file == nil {
-		f, err := os.OpenFile(l.path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-		if err != nil {
-			return 0, err
-		}
-		l.file = f
-	}
-	return l.file.Write(p)
 }
 
 // progress is what up shows: on a terminal a last line that changes, elsewhere

@@ -113,6 +113,13 @@ func (m *Message) Take(i int) *os.File {
 	return f
 }
 
+// TakeAll hands over all descriptors.
+func (m *Message) TakeAll() []*os.File {
+	files := m.FDs
+	m.FDs = nil
+	return files
+}
+
 // Close closes the descriptors that were not taken.
 func (m *Message) Close() {
 	for _, f := range m.FDs {

@@ -131,8 +131,11 @@ type Container struct {
 	Runtime string
 }
 
-// Exists tells whether the container was ever started and not removed since.
-func (c Container) Exists() bool { return isFolder(filepath.Join(c.State, generations)) }
+// Exists tells whether the container was ever started, or failed to, and was not
+// removed since.
+func (c Container) Exists() bool {
+	return isFolder(filepath.Join(c.State, generations)) || c.LastExit() != nil
+}
 
 // HasState tells whether the container has a state folder: what was removed
 // without its state has one, and exists no more.

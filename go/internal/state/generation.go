@@ -175,6 +175,15 @@ func (c Container) RecordExit(e Exit) error {
 	return writeFile(filepath.Join(c.State, "exit.json"), append(data, '\n'))
 }
 
+// RecordFailure remembers why the container could not be started, also where
+// that was the first time.
+func (c Container) RecordFailure(reason string) error {
+	if err := os.MkdirAll(c.State, 0o700); err != nil {
+		return fmt.Errorf("state folder: %w", err)
+	}
+	return c.RecordExit(Exit{Time: time.Now(), Reason: reason})
+}
+
 // ForgetExit is called at a start: a run that is killed leaves no record, and
 // must not show an older one's.
 func (c Container) ForgetExit() { _ = os.Remove(filepath.Join(c.State, "exit.json")) }

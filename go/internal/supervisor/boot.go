@@ -12,6 +12,7 @@ import (
 	"github.com/nix-user-containers/nuc/go/internal/console"
 	"github.com/nix-user-containers/nuc/go/internal/descriptor"
 	"github.com/nix-user-containers/nuc/go/internal/keeper"
+	"github.com/nix-user-containers/nuc/go/internal/process"
 	"github.com/nix-user-containers/nuc/go/internal/seqpacket"
 	"github.com/nix-user-containers/nuc/go/internal/state"
 )
@@ -152,7 +153,7 @@ func (s *Supervisor) adopt(pidfd *os.File) {
 	s.init = pidfd
 	s.mu.Unlock()
 	if pidfd != nil {
-		pid := pidOf(pidfd)
+		pid, _ := process.ID(pidfd)
 		s.change(func(st *Status) { st.Init = pid })
 		s.way().begin()
 	}

@@ -35,6 +35,11 @@ const (
 	// OpUse starts a container that only listens, and keeps it from being stopped
 	// as idle until the connection ends. Answered by a keeper.Reply when it is up.
 	OpUse = "use"
+	// OpLease has the container run as long as processes live, whose pidfds come
+	// with it. Answered by a keeper.Reply.
+	OpLease = "lease"
+	// OpLeases is answered by a LeaseOrder with the pidfds of all leases.
+	OpLeases = "leases"
 )
 
 // Command is what a client asks for.
@@ -51,6 +56,8 @@ type Command struct {
 	// Passive does not start a container that only listens, and does not keep it
 	// from being stopped as idle (keeper.OpExec; OpSockets and OpDial only start).
 	Passive bool `json:"passive,omitempty"`
+	// Lease says how leases are meant (OpLease).
+	Lease *LeaseOrder `json:"lease,omitempty"`
 }
 
 // Console is the end of what init printed.
@@ -101,6 +108,9 @@ type Status struct {
 	// Output is what init printed last, of a start that failed.
 	Output []string `json:"output,omitempty"`
 	Shortage
+	Leases
+	// Held is said by a start that found the container held by another one.
+	Held bool `json:"held,omitempty"`
 	// Reboots counts init's reboots in this run.
 	Reboots int `json:"reboots,omitempty"`
 }
@@ -222,6 +232,10 @@ func (s *Supervisor) serveClient(conn *seqpacket.Conn) {
 		timeout := time.Duration(c.TimeoutSeconds) * time.Second
 		s.Stop(c.Kill, timeout)
 		<-s.ended
+	case OpLease:
+		_ = conn.Send(s.answerLease(m, &c))
+	case OpLeases:
+		s.answerLeases(conn)
 	case OpUse:
 		s.answerUse(conn)
 	case keeper.OpExec, keeper.OpSockets, keeper.OpListen, keeper.OpDial, keeper.OpForget:

@@ -432,21 +432,6 @@ func localtime(d *descriptor.Descriptor) string {
 	return "../usr/share/zoneinfo/" + zone
 }
 
-// pidOf reads the pid behind a pidfd (proc_pid_fdinfo(5)), 0 if it is gone.
-func pidOf(pidfd *os.File) int {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", pidfd.Fd()))
-	if err != nil {
-		return 0
-	}
-	for _, line := range strings.Split(string(data), "\n") {
-		var pid int
-		if n, _ := fmt.Sscanf(line, "Pid: %d", &pid); n == 1 && pid > 0 {
-			return pid
-		}
-	}
-	return 0
-}
-
 // rootOwned fills in the copies of the store paths to be shown as root's.
 func (s *Supervisor) rootOwned(p *rootfs.Plan, d *descriptor.Descriptor) error {
 	cache := rootowned.Cache{Folder: s.o.Cache, UID: int(s.ids.RootUID()), GID: int(s.ids.RootGID()), Progress: s.o.Copying}

@@ -50,6 +50,10 @@ type Options struct {
 	Report *seqpacket.Conn
 	// Program is the sealed copy of nuc that the caller executes, if it does.
 	Program *userns.Program
+	// Lease, if not nil, has the container stopped when the processes of LeasedTo
+	// have ended, pidfds that Start takes over.
+	Lease    *LeaseOrder
+	LeasedTo []*os.File
 }
 
 // Supervisor is a container that is up: it runs, or it listens for the first
@@ -67,6 +71,7 @@ type Supervisor struct {
 	// begins or ends.
 	updating sync.Mutex
 	activation
+	leases
 
 	// What one run of the container has: there is none of it while the container
 	// only listens.
@@ -137,12 +142,14 @@ func Start(o Options, started func(*Supervisor)) (state.Exit, error) {
 	if started != nil {
 		started(s)
 	}
+	s.begin()
 	var reports sync.WaitGroup
 	if o.Report != nil {
 		reports.Go(func() { s.stream(o.Report) })
 	}
 	exit, err := s.supervise()
 	left := s.dismissKeeper()
+	s.endLeases()
 	s.end(exit, err)
 	s.tearDown(left)
 	close(s.ended)
@@ -239,6 +246,11 @@ func (s *Supervisor) end(exit state.Exit, err error) {
 	if err != nil {
 		exit = state.Exit{Time: time.Now(), Reason: err.Error()}
 	}
+	s.mu.Lock()
+	if s.expired && exit.Clean {
+		exit.Reason = "stopped as the last lease had ended"
+	}
+	s.mu.Unlock()
 	if s.o.Container.Exists() {
 		if rerr := s.o.Container.RecordExit(exit); rerr != nil {
 			s.log.Warn("could not record how the container ended", "error", rerr)

@@ -416,21 +416,6 @@ func TestEnvironment(t *testing.T) {
 	}
 }
 
-func TestPidOf(t *testing.T) {
-	fd, err := unix.PidfdOpen(os.Getpid(), 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	self := os.NewFile(uintptr(fd), "pidfd")
-	defer self.Close()
-	if pid := pidOf(self); pid != os.Getpid() {
-		t.Errorf("%d, want %d", pid, os.Getpid())
-	}
-	if pid := pidOf(os.Stderr); pid != 0 {
-		t.Errorf("%d of what is no pidfd", pid)
-	}
-}
-
 func TestHeldError(t *testing.T) {
 	for _, test := range []struct {
 		pid  int
