@@ -19,11 +19,12 @@ type beginning struct {
 	ended   chan struct{}
 }
 
-// serve takes the listener over, calls start with a loop at its first client, and returns after close.
-func (b *beginning) serve(listener *os.File, start func(l *loop, fd int), warn func(string, error)) {
+// serve takes the listener over and calls prepare with it at once, and start with
+// a loop at its first client. It returns after close.
+func (b *beginning) serve(listener *os.File, prepare func(fd int), start func(l *loop, fd int), warn func(string, error)) {
 	b.once.Do(b.init)
 	for {
-		err := b.start(listener, start)
+		err := b.start(listener, prepare, start)
 		if err == nil {
 			break
 		}
@@ -39,8 +40,8 @@ func (b *beginning) serve(listener *os.File, start func(l *loop, fd int), warn f
 func (b *beginning) init() { b.ended = make(chan struct{}) }
 
 // start returns an error if it can be tried again.
-func (b *beginning) start(listener *os.File, start func(l *loop, fd int)) error {
-	file, err := b.wait(listener)
+func (b *beginning) start(listener *os.File, prepare func(fd int), start func(l *loop, fd int)) error {
+	file, err := b.wait(listener, prepare)
 	if file == nil {
 		return err
 	}
@@ -64,7 +65,7 @@ func (b *beginning) start(listener *os.File, start func(l *loop, fd int)) error 
 }
 
 // wait waits for the first client; it returns nil after close.
-func (b *beginning) wait(listener *os.File) (*os.File, error) {
+func (b *beginning) wait(listener *os.File, prepare func(fd int)) (*os.File, error) {
 	b.mu.Lock()
 	if b.closed {
 		b.mu.Unlock()
@@ -78,6 +79,7 @@ func (b *beginning) wait(listener *os.File) (*os.File, error) {
 			b.mu.Unlock()
 			return nil, err
 		}
+		prepare(fd)
 		b.waiting = os.NewFile(uintptr(fd), "listener")
 	}
 	file := b.waiting

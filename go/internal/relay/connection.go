@@ -75,6 +75,7 @@ const (
 // establish begins to relay, once the target is reached.
 func (c *connection) establish() {
 	c.dial = nil
+	c.server.unconnected.Add(-1)
 	client, target := &c.sides[0], &c.sides[1]
 	client.writable, target.writable = true, true
 	if c.server.ProxyProtocol && !c.introduce() {
@@ -127,6 +128,14 @@ func (c *connection) event(fd int, events uint32) {
 		s.broken = true
 	}
 	c.pump()
+}
+
+// work goes on where there was more than is fair at a time.
+func (c *connection) work() {
+	c.queued = false
+	if !c.over {
+		c.pump()
+	}
 }
 
 // pump moves what can be moved, and tells whether the connection goes on.
@@ -315,6 +324,7 @@ func (c *connection) end(broken bool) {
 	}
 	if c.dial != nil {
 		delete(c.loop.timers, c)
+		c.server.unconnected.Add(-1)
 	}
 	c.loop.load.Add(-1)
 	c.server.gone(c)

@@ -3,6 +3,7 @@ package relay
 import (
 	"errors"
 	"os"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -34,6 +35,7 @@ type attempt struct {
 // reach begins to reach the target.
 func (c *connection) reach() {
 	c.dial = &attempt{ends: c.server.Target()}
+	c.server.unconnected.Add(1)
 	c.try()
 }
 
@@ -42,14 +44,9 @@ func (c *connection) try() {
 	d := c.dial
 	for ; d.next < len(d.ends); d.next++ {
 		end := &d.ends[d.next]
-		var fd int
-		ok := false
-		if end.Stock != nil {
-			fd, ok = end.Stock.try()
-		}
+		fd, ok := c.loop.obtain(end, &c.server.making, c)
 		if !ok {
-			c.wait(end)
-			return
+			return // took will be called
 		}
 		if c.connect(fd, end.Address) {
 			return
@@ -62,19 +59,29 @@ func (c *connection) try() {
 	c.end(true)
 }
 
-// wait has a socket of the end's made. The server's Close waits for it.
-func (c *connection) wait(end *End) {
-	s, l := c.server, c.loop
-	s.making.Add(1)
+// taker is told of a socket that took its time.
+type taker interface {
+	took(fd int, err error)
+}
+
+// obtain returns a socket of an end's, where that takes no time; otherwise by is
+// told of it later, on the loop's thread. Until then, making counts it.
+func (l *loop) obtain(end *End, making *sync.WaitGroup, by taker) (int, bool) {
+	if end.Stock != nil {
+		if fd, ok := end.Stock.try(); ok {
+			return fd, true
+		}
+	}
+	making.Add(1)
 	got := func(fd int, err error) {
 		l.call(func() {
-			defer s.making.Done()
-			c.took(fd, err)
+			defer making.Done()
+			by.took(fd, err)
 		})
 	}
 	if end.Stock != nil {
 		end.Stock.take(got)
-		return
+		return -1, false
 	}
 	go func() {
 		f, err := end.Take()
@@ -91,9 +98,9 @@ func (c *connection) wait(end *End) {
 		prompt(fd)
 		got(fd, nil)
 	}()
+	return -1, false
 }
 
-// took is what wait leads to.
 func (c *connection) took(fd int, err error) {
 	switch {
 	case c.over:

@@ -21,12 +21,13 @@ type loop struct {
 	epoll, wake int
 	// slots are who is told of a descriptor's events, by its number.
 	slots []slot
-	// again are connections that had more to move than is fair at a time.
-	again, resumed []*connection
+	// again are those who had more to move than is fair at a time.
+	again, resumed []worker
 	timers         map[timer]time.Time
 	first          time.Time // of the timers' deadlines, or before
 	pipes          pipes
 	buffer         []byte
+	packets        *datagrams
 	address        sockaddr // scratch
 
 	// load is the number of connections.
@@ -44,6 +45,9 @@ type loop struct {
 type handler interface {
 	event(fd int, events uint32)
 }
+
+// worker has more to do.
+type worker interface{ work() }
 
 // timer is something with a deadline.
 type timer interface {
@@ -226,12 +230,9 @@ func (l *loop) close() {
 
 func (l *loop) resume() {
 	l.again, l.resumed = l.resumed[:0], l.again
-	for i, c := range l.resumed {
+	for i, w := range l.resumed {
 		l.resumed[i] = nil
-		c.queued = false
-		if !c.over {
-			c.pump()
-		}
+		w.work()
 	}
 }
 

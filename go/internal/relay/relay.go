@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -26,6 +27,10 @@ const (
 	quiet = time.Minute
 	// burst is how many connections are accepted at a time.
 	burst = 32
+	// spare is how many descriptors are left to others: a pipe or a new socket for
+	// a connection that there is already. checked is how many can't be used up
+	// between two looks at how many there are.
+	spare, checked = 16, 256
 	// imbalance is how many connections more than another loop one has before it
 	// gives some away.
 	imbalance = 2
@@ -54,6 +59,12 @@ type Server struct {
 	loop     *loop
 	fd       int
 	attempts int
+	local    bool // only this machine can be a client
+	early    int  // connections that inherit nothing
+	enough   int  // below this descriptor, nobody needs to look how many are left
+
+	// unconnected connections have no socket of the target yet.
+	unconnected atomic.Int64
 
 	making sync.WaitGroup // sockets that are being made
 	begin  beginning
@@ -68,16 +79,29 @@ type Server struct {
 
 // Serve relays until Close is called.
 func (s *Server) Serve() {
-	s.begin.serve(s.Listener, s.start, s.warn)
+	s.begin.serve(s.Listener, s.prepare, s.start, s.warn)
+}
+
+// prepare gives the listener what its connections are to inherit. Those that it
+// has already are early.
+func (s *Server) prepare(fd int) {
+	var own sockaddr
+	s.local = name(unix.SYS_GETSOCKNAME, fd, &own) == 0 && own.loopback()
+	s.improve(fd)
+	if info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
+		s.early = int(info.Unacked) // of a listener, its backlog (tcp_get_info)
+	}
+}
+
+func (s *Server) improve(fd int) {
+	prompt(fd)
+	if s.local {
+		hurry(fd)
+	}
 }
 
 // start has a loop accept, from the first connection on.
 func (s *Server) start(l *loop, fd int) {
-	prompt(fd)
-	var own sockaddr
-	if name(unix.SYS_GETSOCKNAME, fd, &own) == 0 && own.loopback() {
-		hurry(fd)
-	}
 	s.loop, s.fd, s.attempts = l, fd, 1
 	l.call(s.listen)
 }
@@ -147,6 +171,9 @@ func (s *Server) event(int, uint32) {
 		switch err {
 		case 0:
 			s.accepted(client)
+			if client >= s.enough && !s.mayAccept(client) {
+				return
+			}
 		case unix.EAGAIN:
 			s.attempts = 1
 			return
@@ -164,6 +191,21 @@ func (s *Server) event(int, uint32) {
 	s.attempts = min(2*s.attempts, burst)
 }
 
+// mayAccept tells whether there are descriptors for another connection, besides
+// those that connections without a target need still; otherwise it has the
+// server rest. used are those in use.
+func (s *Server) mayAccept(used int) bool {
+	left := room(used) - int(s.unconnected.Load()) - spare
+	if left > 1 {
+		s.enough = used + min(left/2, checked)
+		return true
+	}
+	s.enough = 0
+	s.exhausted(unix.EMFILE)
+	s.rest()
+	return false
+}
+
 // rest accepts nothing for a while. A listener that was shut down would report
 // that for ever, asked or not; so it is detached.
 func (s *Server) rest() {
@@ -171,7 +213,20 @@ func (s *Server) rest() {
 	s.loop.arm(s, time.Now().Add(pause))
 }
 
-func (s *Server) tick(time.Time) { s.listen() }
+func (s *Server) tick(time.Time) {
+	// Where there are still too few, a client isn't accepted to wait here.
+	used, err := unix.FcntlInt(uintptr(s.fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err == nil {
+		closeSocket(used)
+	} else {
+		used = room(0)
+	}
+	if room(used)-int(s.unconnected.Load())-spare <= 1 {
+		s.loop.arm(s, time.Now().Add(pause))
+		return
+	}
+	s.listen()
+}
 
 // exhausted says what there was not enough of, but not each time.
 func (s *Server) exhausted(err error) {
@@ -205,6 +260,10 @@ func (s *Server) mayWarn(kind int, silence time.Duration) bool {
 
 // accepted gives a new connection to the loop that has fewer.
 func (s *Server) accepted(client int) {
+	if s.early > 0 {
+		s.early--
+		s.improve(client)
+	}
 	load := s.loop.load.Load()
 	for _, other := range s.loop.others {
 		if load > other.load.Load()+imbalance {

@@ -62,10 +62,11 @@ func resetSocket(fd int) {
 // endSocket ends the peer's input.
 func endSocket(fd int) { unix.RawSyscall(unix.SYS_SHUTDOWN, uintptr(fd), unix.SHUT_WR, 0) }
 
-// prompt makes a TCP socket send small messages at once and notice a peer whose
-// machine is gone. Connections inherit both from their listener. Other sockets
-// have no such options.
+// prompt makes a TCP socket send small messages at once, notice a peer whose
+// machine is gone, and lose no urgent data, which becomes ordinary. Connections
+// inherit this from their listener. Other sockets have no such options.
 func prompt(fd int) {
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_OOBINLINE, 1)
 	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
 }
@@ -164,4 +165,14 @@ func takeOver(f *os.File) (int, error) {
 // exhausted tells errors that pass when something else is closed.
 func exhausted(err error) bool {
 	return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.ENOMEM) || errors.Is(err, unix.ENOBUFS)
+}
+
+// room is how many descriptors the process may open besides the first n, which
+// are those in use: the kernel gives the lowest number that is free.
+func room(n int) int {
+	var limit unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil || limit.Cur > 1<<30 {
+		return 1 << 30
+	}
+	return int(limit.Cur) - n
 }
