@@ -269,7 +269,7 @@ func TestNothingLandsOutside(t *testing.T) {
 		for range 10 {
 			target := "/" + path(5)
 			var err error
-			switch random.IntN(5) {
+			switch random.IntN(6) {
 			case 0:
 				err = userMount(p.tree, descriptor.Mount{Kind: "tmpfs", Target: target}, -1)
 			case 1:
@@ -280,6 +280,8 @@ func TestNothingLandsOutside(t *testing.T) {
 				err = p.tree.mountNew(target, "tmpfs", plain)
 			case 4:
 				err = p.tree.replaceFile(target, "container's")
+			case 5:
+				err = p.tree.replaceLink(target, ownLinks+"x", random.IntN(2) == 0)
 			}
 			if err != nil {
 				refused++
@@ -442,6 +444,51 @@ func TestReplaceFile(t *testing.T) {
 	}
 	if got := p.neighbours(t); !slices.Equal(got, neighbours) {
 		t.Errorf("next to the root is %q, was %q", got, neighbours)
+	}
+}
+
+func TestReplaceLink(t *testing.T) {
+	p := newPlace(t)
+	etc := filepath.Join(p.root, "etc")
+	for _, name := range []string{"file", "default-file"} {
+		write(t, filepath.Join(etc, name), "system's\n")
+	}
+	for _, name := range []string{"foreign", "default-foreign"} {
+		link(t, "../run/systemd/resolve/stub-resolv.conf", filepath.Join(etc, name))
+	}
+	for _, name := range []string{"own", "default-own", "no-more"} {
+		link(t, ownLinks+"before", filepath.Join(etc, name))
+	}
+	for _, name := range []string{"new", "file", "foreign", "own", "sub/new"} {
+		for range 2 {
+			if err := p.tree.replaceLink("/etc/"+name, ownLinks+"now", true); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	}
+	for _, name := range []string{"default-new", "default-file", "default-foreign", "default-own"} {
+		if err := p.tree.replaceLink("/etc/"+name, ownLinks+"now", false); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if err := p.tree.replaceFile("/etc/no-more", "text\n"); err != nil {
+		t.Error(err)
+	}
+	const foreign = "../run/systemd/resolve/stub-resolv.conf"
+	for name, want := range map[string]string{
+		"new": ownLinks + "now", "file": ownLinks + "now", "foreign": foreign, "own": ownLinks + "now", "sub/new": ownLinks + "now",
+		"default-new": ownLinks + "now", "default-foreign": foreign, "default-own": ownLinks + "now",
+	} {
+		if got, err := os.Readlink(filepath.Join(etc, name)); got != want {
+			t.Errorf("%s leads to %q, want %q: %v", name, got, want, err)
+		}
+	}
+	for name, want := range map[string]string{"default-file": "system's\n", "no-more": "text\n"} {
+		st, err := os.Lstat(filepath.Join(etc, name))
+		data, rerr := os.ReadFile(filepath.Join(etc, name))
+		if err != nil || rerr != nil || !st.Mode().IsRegular() || string(data) != want {
+			t.Errorf("%s: %q, %v, %v, want the file %q", name, data, err, rerr, want)
+		}
 	}
 }
 
