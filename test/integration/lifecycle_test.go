@@ -119,6 +119,22 @@ func TestStop(t *testing.T) {
 	})
 }
 
+// A systemd that has just been executed has no handlers yet, and loses a signal.
+func TestStopAtOnce(t *testing.T) {
+	onTrees(t, func(h *harness.H, tree string) {
+		path := h.OnTree("web", tree, nil)
+		for range 3 {
+			h.Must("up", "--no-wait", path)
+			if r := h.Nuc("stop", "web"); r.Code != 0 || r.Duration > 20*time.Second {
+				h.Errorf("stopped while it was starting: %s", r)
+			}
+			if status := h.Status("web"); status != "stopped" {
+				h.Errorf("after stop, web is %q", status)
+			}
+		}
+	})
+}
+
 func TestStopTimeout(t *testing.T) {
 	onTrees(t, func(h *harness.H, tree string) {
 		h.Up("web", tree, func(d map[string]any) {

@@ -70,3 +70,6 @@ func ParseSignal(name string) (syscall.Signal, error) {
 	}
 	return 0, fmt.Errorf("signal %s: no name of a signal, such as SIGTERM or SIGRTMIN+3", abbreviate(name))
 }
+
+// RealTime tells the signals that have a meaning to systemd alone (systemd(1)).
+func RealTime(signal syscall.Signal) bool { return signal >= sigRTMin }

@@ -190,14 +190,22 @@ func (s *Supervisor) Stop(kill bool, timeout time.Duration) {
 	}
 }
 
+// askAgain is how often systemd is asked to power off.
+const askAgain = time.Second
+
 // serveStop carries stop requests out while one init lives. Idle asks to end
 // this run only.
+//
+// Systemd is asked again until it has ended: one that has not set its signals up
+// yet, or is just executing itself anew, loses the signal, as the kernel keeps
+// none for a pid 1 without a handler (pid_namespaces(7)). Another init might take
+// a second signal for haste.
 func (s *Supervisor) serveStop(pidfd *os.File, stopped, idle <-chan struct{}) {
 	signal, err := descriptor.ParseSignal(s.descriptor().System.Stop.Signal)
 	if err != nil {
 		signal = unix.SIGTERM
 	}
-	var deadline <-chan time.Time
+	var deadline, again <-chan time.Time
 	for {
 		var request stopRequest
 		select {
@@ -207,6 +215,10 @@ func (s *Supervisor) serveStop(pidfd *os.File, stopped, idle <-chan struct{}) {
 		case <-idle:
 			idle = nil
 			request.timeout = time.Duration(s.descriptor().System.Stop.TimeoutSeconds) * time.Second
+		case <-again:
+			_ = unix.PidfdSendSignal(int(pidfd.Fd()), signal, nil, 0)
+			again = time.After(askAgain)
+			continue
 		case <-deadline:
 			request.kill = true
 		}
@@ -223,6 +235,9 @@ func (s *Supervisor) serveStop(pidfd *os.File, stopped, idle <-chan struct{}) {
 		if deadline == nil {
 			_ = unix.PidfdSendSignal(int(pidfd.Fd()), signal, nil, 0)
 			deadline = time.After(request.timeout)
+			if descriptor.RealTime(signal) {
+				again = time.After(askAgain)
+			}
 		}
 	}
 }
