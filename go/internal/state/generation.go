@@ -101,7 +101,7 @@ func (c Container) Append(descriptor []byte) (int, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return 0, fmt.Errorf("state folder: %w", err)
 	}
-	if err := writeFile(filepath.Join(dir, strconv.Itoa(next)+".json"), descriptor); err != nil {
+	if err := keepFile(filepath.Join(dir, strconv.Itoa(next)+".json"), descriptor); err != nil {
 		return 0, fmt.Errorf("recording generation %d: %w", next, err)
 	}
 	return next, nil
@@ -216,17 +216,26 @@ func (c Container) UUID() (string, error) {
 	raw[6] = raw[6]&0x0f | 0x40
 	raw[8] = raw[8]&0x3f | 0x80
 	id := hex.EncodeToString(raw[:])
-	return id, writeFile(path, []byte(id+"\n"))
+	return id, keepFile(path, []byte(id+"\n"))
 }
 
-// writeFile replaces a file whole, or not at all.
-func writeFile(path string, data []byte) error {
+// writeFile replaces a file whole, or not at all. A power cut may leave it empty.
+func writeFile(path string, data []byte) error { return replaceFile(path, data, nil) }
+
+// keepFile is writeFile for what must survive a power cut: a file system may
+// have written a new name long before the content (ext4(5), delalloc).
+func keepFile(path string, data []byte) error { return replaceFile(path, data, (*os.File).Sync) }
+
+func replaceFile(path string, data []byte, settle func(*os.File) error) error {
 	f, err := os.CreateTemp(filepath.Dir(path), ".new-*")
 	if err != nil {
 		return err
 	}
 	defer os.Remove(f.Name())
 	_, err = f.Write(data)
+	if err == nil && settle != nil {
+		err = settle(f)
+	}
 	if cerr := f.Close(); err == nil {
 		err = cerr
 	}
