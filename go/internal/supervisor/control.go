@@ -83,10 +83,13 @@ const (
 
 // Status is a supervisor's account of its container.
 type Status struct {
-	Name       string    `json:"name"`
-	State      State     `json:"state"`
-	Generation int       `json:"generation"`
-	Started    time.Time `json:"started,omitzero"`
+	Name       string `json:"name"`
+	State      State  `json:"state"`
+	Generation int    `json:"generation"`
+	// Started is told in terms of the clock as it is now, which may have been set
+	// since: UpSeconds, by a clock that is never set, is what is known.
+	Started   time.Time `json:"started,omitzero"`
+	UpSeconds float64   `json:"upSeconds,omitempty"`
 	// ReadySeconds is how long the start took, 0 before it is ready.
 	ReadySeconds float64 `json:"readySeconds,omitempty"`
 	Supervisor   int     `json:"supervisorPid,omitempty"`
@@ -173,7 +176,13 @@ func Query(c state.Container) (*Status, error) {
 	}
 	defer m.Close()
 	var s Status
-	return &s, m.Decode(&s)
+	if err := m.Decode(&s); err != nil {
+		return nil, err
+	}
+	if s.UpSeconds > 0 {
+		s.Started = time.Now().Add(-time.Duration(s.UpSeconds * float64(time.Second)))
+	}
+	return &s, nil
 }
 
 // gone turns the end of a connection into what it means.

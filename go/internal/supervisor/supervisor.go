@@ -357,7 +357,11 @@ func (s *Supervisor) tearDown(left <-chan struct{}) {
 func (s *Supervisor) Status() Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.status
+	st := s.status
+	if !st.Started.IsZero() {
+		st.UpSeconds = time.Since(st.Started).Seconds()
+	}
+	return st
 }
 
 // change changes the status and tells those who wait.
