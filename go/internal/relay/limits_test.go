@@ -249,6 +249,40 @@ func memory() (heap uint64, goroutines int) {
 	return m.HeapAlloc, runtime.NumGoroutine()
 }
 
+// TestCloseOfShared: the listener's owner may keep it, and clients may come to it
+// after Close, which is nothing to a loop that goes on for others.
+func TestCloseOfShared(t *testing.T) {
+	other := newPath(t)
+	other.connect()
+	l := listen(t)
+	defer l.Close()
+	file, err := l.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan struct{}, 1)
+	s := &Server{Listener: file, Target: func() []End {
+		served <- struct{}{}
+		return nil
+	}}
+	go s.Serve()
+	if c, err := dial(l.Addr().(*net.TCPAddr)); err == nil {
+		defer c.Close()
+	}
+	<-served
+	s.Close()
+	c, err := dial(l.Addr().(*net.TCPAddr))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	before := processorTime(t, os.Getpid())
+	time.Sleep(500 * time.Millisecond)
+	if used := processorTime(t, os.Getpid()) - before; used > 10 {
+		t.Errorf("%d hundredths of a second were used in half of one, for nothing", used)
+	}
+}
+
 // TestNeverRead: clients that don't read what they asked for hold a bounded
 // part of it, and don't keep others from theirs.
 func TestNeverRead(t *testing.T) {

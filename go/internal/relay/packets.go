@@ -99,7 +99,7 @@ func (p *Packets) Close() {
 		p.loop.call(func() {
 			defer close(done)
 			delete(p.loop.timers, p)
-			p.loop.forget(p.fd)
+			p.loop.detach(p.fd)
 			closeSocket(p.fd)
 			p.fd = -1
 			for p.oldest != nil {
