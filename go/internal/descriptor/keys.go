@@ -349,7 +349,7 @@ var portKeys = []key{
 	{
 		name: "handOver", kind: isBoolean, def: `false`, example: `true`,
 		at:  func(d *Descriptor) any { return &d.port().HandOver },
-		doc: "Give the host's own listener to init (`LISTEN_FDS`, sd_listen_fds(3)), whose socket unit of the same address and port passes it to the service: nothing is relayed, and the service sees the client's address. `host` and `container` are the same; not with `proxyProtocol` or `socketActivation`.",
+		doc: "Give the host's own listener to init (`LISTEN_FDS`, sd_listen_fds(3)), whose socket unit of the same address and port passes it to the service: nothing is relayed, and the service sees the client's address. `host` and `container` are the same; not with `proxyProtocol` or `socketActivation`. The container can do with that socket what a process of the host could: see security.md.",
 	},
 	{
 		name: "socketActivation", kind: isBoolean, def: `false`, example: `true`,
