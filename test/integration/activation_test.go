@@ -130,8 +130,25 @@ func TestSocketActivation(t *testing.T) {
 			h.Error("its port still listens")
 		}
 
-		// Nothing is left of a supervisor that is killed while it listens.
+		// A switch of a listening container changes its ports, and starts nothing.
 		h.Must("up", "web")
+		moved := harness.FreePort(h)
+		h.OnTree("web", tree, func(d map[string]any) {
+			d["network"] = map[string]any{"ports": []any{activating(moved, 80), activating(database, 5432)}, "idleStopSeconds": 3}
+			d["ready"] = map[string]any{"units": []string{"nginx.service", "postgresql.service"}}
+			d["mounts"] = []any{map[string]any{"kind": "tmpfs", "target": "/scratch"}}
+		})
+		if r := h.Nuc("switch", "web"); r.Code != 0 || r.Stdout != "web: generation 2 comes up when a client starts it\n" {
+			h.Errorf("switch of a listening container:\n%s", r)
+		}
+		onlySupervisor(h)
+		if r := curl(moved); !strings.Contains(r.Stdout, "Welcome to nginx") || listens(web) {
+			h.Errorf("after the switch:\n%s", r)
+		}
+		h.Must("exec", "web", "mountpoint", "/scratch")
+		h.WaitState("web", patience, "listening")
+
+		// Nothing is left of a supervisor that is killed while it listens.
 		if err := unix.Kill(h.Processes()[0].Pid, unix.SIGKILL); err != nil {
 			h.Fatal(err)
 		}

@@ -190,7 +190,7 @@ func (s *switching) show(old *descriptor.Descriptor) error {
 	for _, one := range ch.Keys {
 		fmt.Fprintf(s.c.stdout, "%s: %s: %s → %s\n", s.t.descriptor.Name, printable(one.Name), printable(one.From), printable(one.To))
 	}
-	s.tellRestart(old)
+	s.tellRestart(supervisor.Restart(old, s.t.descriptor))
 	if !s.t.container.Held() || !s.activates(old) {
 		return nil
 	}
@@ -199,8 +199,8 @@ func (s *switching) show(old *descriptor.Descriptor) error {
 }
 
 // tellRestart names what a live switch leaves out.
-func (s *switching) tellRestart(old *descriptor.Descriptor) {
-	if keys := supervisor.Restart(old, s.t.descriptor); len(keys) > 0 {
+func (s *switching) tellRestart(keys []string) {
+	if len(keys) > 0 {
 		fmt.Fprintf(s.c.stdout, "%s: needs restart: %s changed: `nuc restart %s`, or --restart\n",
 			s.t.descriptor.Name, strings.Join(keys, ", "), s.t.descriptor.Name)
 	}
@@ -230,12 +230,21 @@ func (s *switching) live(old *descriptor.Descriptor) error {
 		s.takeBack()
 		return fmt.Errorf("container %s: %w; nothing was changed", name, err)
 	}
+	if st, err := supervisor.Query(container); err == nil && st.State == supervisor.Listening {
+		// Nothing runs that could be switched; what comes next is made anew.
+		if err := s.settle(); err != nil {
+			return err
+		}
+		fmt.Fprintf(s.c.stdout, "%s: generation %d comes up when a client starts it\n", name, s.number)
+		s.tellRestart(supervisor.RestartListening(old, s.t.descriptor))
+		return nil
+	}
 	if !s.activates(old) {
 		if err := s.settle(); err != nil {
 			return err
 		}
 		fmt.Fprintf(s.c.stdout, "%s: generation %d\n", name, s.number)
-		s.tellRestart(old)
+		s.tellRestart(supervisor.Restart(old, s.t.descriptor))
 		return nil
 	}
 	earlier := unitStates(container)
@@ -250,7 +259,7 @@ func (s *switching) live(old *descriptor.Descriptor) error {
 		return err
 	}
 	s.report(earlier, unitStates(container))
-	s.tellRestart(old)
+	s.tellRestart(supervisor.Restart(old, s.t.descriptor))
 	if code != 0 {
 		return exitStatus{statusUnits, fmt.Errorf("container %s: generation %d: the switch ended with status %d, as said above: go back with `nuc rollback %s`", name, s.number, code, name)}
 	}

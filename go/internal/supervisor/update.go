@@ -34,9 +34,17 @@ func Restart(old, new *descriptor.Descriptor) []string {
 	// the launcher's is changed live.
 	_, linked := hostsFile(old)
 	differ("network.hosts", new.System.Toplevel != "" || linked || maps.Equal(old.Network.Hosts, new.Network.Hosts))
-	differ("network.ports[].handOver", slices.Equal(handedOver(old), handedOver(new)))
+	differ(handOverKey, slices.Equal(handedOver(old), handedOver(new)))
 	differ("system.ttyGroup", old.System.TTYGroup == new.System.TTYGroup)
 	return keys
+}
+
+const handOverKey = "network.ports[].handOver"
+
+// RestartListening is Restart for a container that only listens: the run that
+// comes takes over all but what the supervisor holds.
+func RestartListening(old, new *descriptor.Descriptor) []string {
+	return slices.DeleteFunc(Restart(old, new), func(key string) bool { return key != "ids" && key != handOverKey })
 }
 
 // handedOver are the ports that init got when it was started.
