@@ -60,6 +60,7 @@ func TestBoot(t *testing.T) {
 		{"Web", func(t *testing.T) { w.serves(t, w.old, w.next) }},
 		{"Login", w.logsIn},
 		{"Sudo", w.sudo},
+		{"RootOwned", w.rootOwned},
 		{"NoLogin", w.noLogin},
 		{"Hardened", w.hardened},
 		{"Realtime", w.realtime},
@@ -246,6 +247,20 @@ func (w *web) sudo(t *testing.T) {
 	}
 	if r := w.Nuc("exec", "-u", "ben", "web", "sh", "-c", "sudo -n id -u"); r.Code == 0 {
 		t.Errorf("sudo for ben, who isn't in wheel: %s", r)
+	}
+}
+
+// rootOwned: sudo checks the owner of each file that it reads. One of two that
+// lie in the store is declared to be root's.
+func (w *web) rootOwned(t *testing.T) {
+	if os.Getenv("NUC_STORE_AT_NIX") == "" {
+		t.Skip("the launcher copies from /nix/store, and the tests' store isn't there")
+	}
+	if r := w.Nuc("exec", "-u", "ben", "web", "sh", "-c", "sudo -n whoami"); r.Stdout != "root\n" {
+		t.Errorf("what a root-owned file allows: %s", r)
+	}
+	if r := w.Nuc("exec", "-u", "ben", "web", "sh", "-c", "sudo -n uname"); r.Code == 0 || !strings.Contains(r.Stderr, "owned by uid") {
+		t.Errorf("what a file of nobody's would allow: %s", r)
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 const classic = `{ pkgs, ... }:
 {
   imports = [ (import ../nix/tests/nixos/classic.nix { nixpkgs = /. + "%s"; debian = "%s"; }) ];
+  nuc.nix.enable = true;
   systemd.services.greeting = {
     wantedBy = [ "multi-user.target" ];
     serviceConfig.Type = "oneshot";
@@ -78,6 +79,12 @@ func TestClassic(t *testing.T) {
 	isRunning(t, h, "my-project")
 	if r := h.NucInput("cat /run/greeting\n", "login", folder); r.Code != 0 || r.Stdout != "first\n" {
 		t.Errorf("login by folder: %s", r)
+	}
+
+	// Nix in there is a client of the host's daemon.
+	r = h.Exec("my-project", "bash", "-lc", "echo made in the container >/tmp/added && nix-store --add /tmp/added")
+	if added, err := os.ReadFile(strings.TrimSpace(r.Stdout)); err != nil || string(added) != "made in the container\n" {
+		t.Errorf("%v: %s", err, r)
 	}
 
 	write("second")

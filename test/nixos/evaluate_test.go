@@ -2,6 +2,7 @@ package nixos
 
 import (
 	"encoding/json"
+	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -68,6 +69,36 @@ func TestModules(t *testing.T) {
 				t.Errorf("%s", text)
 			}
 		})
+	}
+}
+
+func TestTemplates(t *testing.T) {
+	p := prepared(t)
+	var descriptors map[string]string
+	p.evaluate(t, "templates", &descriptors)
+	for _, name := range []string{"default", "devshell"} {
+		if !strings.HasSuffix(descriptors[name], ".json.drv") {
+			t.Errorf("the container of template %s is %q, not a descriptor's derivation", name, descriptors[name])
+		}
+	}
+}
+
+// TestVM evaluates both containers of checks.vm, and has Python read its script.
+func TestVM(t *testing.T) {
+	p := prepared(t)
+	var script string
+	p.evaluate(t, "vm", &script)
+	if strings.Count(script, "-nuc-example.json") != 2 {
+		t.Errorf("want two descriptors in the script:\n%s", script)
+	}
+	python, err := exec.LookPath("python3")
+	if err != nil {
+		t.Skip("no python3 to read the script with")
+	}
+	cmd := exec.Command(python, "-c", "import ast, sys; ast.parse(sys.stdin.read())")
+	cmd.Stdin = strings.NewReader(script)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v: %s", err, out)
 	}
 }
 

@@ -127,6 +127,9 @@ func (tree Tree) FromStore(d map[string]any, storePath string) error {
 	for key, value := range read {
 		d[key] = value
 	}
+	if os.Getenv("NUC_STORE_AT_NIX") == "" {
+		delete(d, "rootOwned") // is copied from where it says
+	}
 	rebase := func(holder map[string]any, key string) {
 		if source, ok := holder[key].(string); ok && strings.HasPrefix(source, "/nix/store") {
 			holder[key] = tree.Path(source)

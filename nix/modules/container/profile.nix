@@ -58,6 +58,14 @@ in
           systemd.services.network-local-commands.enable = lib.mkDefault false;
         }
       )
+      # The launcher makes /dev; static device nodes can't be made in a user
+      # namespace. Nobody reads when the container booted from utmp.
+      {
+        systemd.services.systemd-tmpfiles-setup-dev.enable = lib.mkDefault false;
+        systemd.services.systemd-tmpfiles-setup-dev-early.enable = lib.mkDefault false;
+        systemd.services.systemd-update-utmp.enable = lib.mkDefault false;
+        systemd.services.systemd-update-utmp-runlevel.enable = lib.mkDefault false;
+      }
       # oomd watches the root of the host's cgroups.
       (known "systemd.oomd.enable" (lib.mkDefault false))
       (known "environment.defaultPackages" (lib.mkDefault [ ]))

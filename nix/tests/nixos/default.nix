@@ -64,6 +64,36 @@ in
     inherit (pkgs) system;
   };
 
+  # What `nix flake init` writes, with this nuc and this nixpkgs.
+  templates =
+    builtins.mapAttrs
+      (
+        name: attribute:
+        let
+          flake = import (../../../templates + "/${name}/flake.nix");
+          outputs = flake.outputs {
+            nixpkgs.legacyPackages.${pkgs.system} = pkgs // {
+              mkShell = arguments: arguments;
+            };
+            nuc = {
+              lib = nuc // {
+                mkContainer = arguments: nuc.mkContainer (arguments // { modules = backing ++ arguments.modules; });
+              };
+              packages.${pkgs.system}.nuc = "nuc";
+            };
+          };
+        in
+        outputs.nucContainers.${pkgs.system}.${attribute}.descriptor.drvPath
+      )
+      {
+        default = "web";
+        devshell = "db";
+      };
+
+  # The virtual machine's test, as far as it can be had without one: its script,
+  # with both containers' descriptors.
+  vm = (import ../vm.nix { nuc = "/nuc"; } { inherit lib pkgs; }).testScript;
+
   # A machine of its own that has the host's module.
   host =
     let
