@@ -102,6 +102,7 @@ func TestDeclaredNames(t *testing.T) {
 	network := func(members map[string]any) func(d map[string]any) {
 		return func(d map[string]any) { d["network"], d["dependsOn"] = members, []string{"db"} }
 	}
+	h.Up("db", "trixie", ephemeral)
 	h.Up("web", "trixie", network(map[string]any{
 		"hosts": map[string]any{"mail.internal": harness.OutsideAddress4, "six.internal": harness.OutsideAddress6},
 	}))

@@ -111,6 +111,11 @@ func (c *context) spawn(t *target, o startOptions) (*seqpacket.Conn, error) {
 		return nil, fmt.Errorf("container %s: %w", t.descriptor.Name, err)
 	}
 	defer image.Close()
+	self, err := os.Executable()
+	if err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("container %s: %w", t.descriptor.Name, err)
+	}
 	program, arguments, environment := scoped(t.descriptor.Name, fmt.Sprintf("/proc/self/fd/%d", fdProgram), roleSupervisor, t.descriptor.Name)
 	if program == "" {
 		program, arguments, environment = userns.ImagePath(image), []string{roleSupervisor, t.descriptor.Name}, os.Environ()
@@ -121,7 +126,7 @@ func (c *context) spawn(t *target, o startOptions) (*seqpacket.Conn, error) {
 		Sys:   &syscall.SysProcAttr{Setsid: true},
 	})
 	if err == nil {
-		err = conn.Send(launchOrder{Source: t.source, Origin: t.originText(), StorePath: t.storePath, Folders: c.folders, LogLevel: c.logLevel, LogJSON: c.logJSON, Lease: o.lease}, o.leased...)
+		err = conn.Send(launchOrder{Nuc: self, Source: t.source, Origin: t.originText(), StorePath: t.storePath, Folders: c.folders, LogLevel: c.logLevel, LogJSON: c.logJSON, Lease: o.lease}, o.leased...)
 	}
 	if err != nil {
 		conn.Close()
@@ -183,8 +188,10 @@ const (
 // launchOrder is what a supervisor in the background is told by `nuc up`, over
 // its fd 3.
 type launchOrder struct {
-	Source    []byte        `json:"source"`
-	Origin    []byte        `json:"origin,omitempty"`
+	Source []byte `json:"source"`
+	Origin []byte `json:"origin,omitempty"`
+	// Nuc is its own path, which the copy that is executed does not know.
+	Nuc       string        `json:"nuc"`
 	StorePath string        `json:"storePath,omitempty"`
 	Folders   state.Folders `json:"folders"`
 	LogLevel  string        `json:"logLevel"`
@@ -225,10 +232,10 @@ func supervisorMain() error {
 	container := order.Folders.Container(d.Name)
 	signal.Ignore(unix.SIGHUP)
 	output := &lateFile{path: filepath.Join(container.State, "supervisor.log")}
+	log := hclog.New(&hclog.LoggerOptions{Name: "nuc", Level: hclog.LevelFromString(order.LogLevel), Output: output, JSONFormat: order.LogJSON})
 	_, err = supervisor.Start(supervisor.Options{
-		Descriptor: d, Source: order.Source, Origin: order.Origin, StorePath: order.StorePath, Container: container,
+		Links: declaredLinks(order.Folders, order.Nuc, log), Log: log, Descriptor: d, Source: order.Source, Origin: order.Origin, StorePath: order.StorePath, Container: container,
 		Cache: order.Folders.Cache, Report: report, Program: program, Lease: &order.Lease, LeasedTo: m.TakeAll(),
-		Log: hclog.New(&hclog.LoggerOptions{Name: "nuc", Level: hclog.LevelFromString(order.LogLevel), Output: output, JSONFormat: order.LogJSON}),
 	}, func(s *supervisor.Supervisor) { go stopOnSignal(s, unix.SIGINT, unix.SIGTERM) })
 	if err != nil {
 		return fail(err)

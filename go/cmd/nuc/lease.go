@@ -100,6 +100,9 @@ func closeAll(files []*os.File) {
 // their leases at once; the rest is done by a process in the background, which
 // has nothing open of this one's, so that nobody waits for its end.
 func (c *context) upDetached(targets []*target, o startOptions) error {
+	if _, err := ordered(targets, c.dependency); err != nil {
+		return err // while there is somebody to be told
+	}
 	var errs []error
 	missing := false
 	for _, t := range targets {

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/nix-user-containers/nuc/go/internal/link"
 	"github.com/nix-user-containers/nuc/go/internal/state"
 	"github.com/nix-user-containers/nuc/go/internal/supervisor"
 )
@@ -57,6 +58,10 @@ func (p *psCommand) print(c *context, list []supervisor.Status) error {
 		}
 		return nil
 	}
+	links, err := link.All(c.folders)
+	if err != nil {
+		return err
+	}
 	rows := [][]string{{"NAME", "STATUS", "UPTIME", "PORTS", "GENERATION"}}
 	for _, st := range list {
 		up, generation := "", ""
@@ -66,7 +71,11 @@ func (p *psCommand) print(c *context, list []supervisor.Status) error {
 		if st.Generation > 0 {
 			generation = strconv.Itoa(st.Generation)
 		}
-		rows = append(rows, []string{st.Name, string(st.State), up, portList(st.Ports), generation})
+		ports := portList(st.Ports)
+		for _, l := range beyond(links, st.Name) {
+			ports = strings.TrimPrefix(ports+", "+l, ", ")
+		}
+		rows = append(rows, []string{st.Name, string(st.State), up, ports, generation})
 	}
 	if err := table(c.stdout, rows); err != nil {
 		return err
@@ -77,6 +86,24 @@ func (p *psCommand) print(c *context, list []supervisor.Status) error {
 		}
 	}
 	return nil
+}
+
+// beyond are the links by which others than the host machine itself reach a
+// container, or its loopback's peers.
+func beyond(links []link.Status, name string) []string {
+	var list []string
+	for _, l := range links {
+		if !l.Beyond || len(l.Listen) == 0 {
+			continue
+		}
+		switch {
+		case l.Client == "-" && l.Host == name:
+			list = append(list, fmt.Sprintf("%s→%s (link)", strings.Join(l.Listen, ", "), l.Target))
+		case l.Client == name:
+			list = append(list, fmt.Sprintf("inside %s→%s:%s (link)", strings.Join(l.Listen, ", "), l.Host, l.Target))
+		}
+	}
+	return list
 }
 
 // shortages says what the kernel refused a container that runs.
@@ -263,6 +290,8 @@ type detail struct {
 	supervisor.Status
 	FailedUnits []string `json:"failedUnits,omitempty"`
 	StateFolder string   `json:"stateFolder"`
+	// Links from and to the container.
+	Links []link.Status `json:"links,omitempty"`
 }
 
 func (s *statusCommand) Run(c *context) error {
@@ -277,6 +306,15 @@ func (s *statusCommand) Run(c *context) error {
 	d := detail{Status: *st, StateFolder: container.State}
 	if st.State == supervisor.Degraded || st.State == supervisor.Running {
 		d.FailedUnits = failedUnits(container)
+	}
+	links, err := link.All(c.folders)
+	if err != nil {
+		return err
+	}
+	for _, l := range links {
+		if l.Client == d.Name || l.Host == d.Name {
+			d.Links = append(d.Links, l)
+		}
 	}
 	if s.JSON {
 		err = writeJSON(c.stdout, d)
@@ -325,6 +363,15 @@ func (d *detail) print(c *context) error {
 	}
 	for _, p := range d.Ports {
 		row("port", "%s%s", portList([]supervisor.Port{p}), portNotes(p))
+	}
+	for _, l := range d.Links {
+		text := linkText(&l)
+		if l.State == link.Waiting {
+			text += " (waiting for " + l.Reason + ")"
+		} else if l.State == link.Killed {
+			text += " (killed)"
+		}
+		row("link", "%s", text)
 	}
 	if o := d.Outbound; o != nil {
 		switch {

@@ -40,8 +40,12 @@ func (s *startCommand) Run(c *context) error {
 	if err := enterScope(t.descriptor.Name); err != nil {
 		return err
 	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
 	o := supervisor.Options{
-		Descriptor: t.descriptor, Source: t.source, Origin: t.originText(), StorePath: t.storePath, Container: t.container,
+		Links: declaredLinks(c.folders, self, c.log), Descriptor: t.descriptor, Source: t.source, Origin: t.originText(), StorePath: t.storePath, Container: t.container,
 		Cache: c.folders.Cache, Log: c.log, Output: os.Stdout, Copying: c.copying(),
 	}
 	if console.IsTerminal(os.Stdout) {

@@ -160,17 +160,30 @@ func (c *context) find(arg string) (state.Container, error) {
 	if st, err := os.Stat(arg); err == nil && st.IsDir() {
 		return c.findFolder(arg)
 	}
+	return state.Container{}, c.unknown(arg)
+}
+
+// dependency is a container that another one names, as it was last started.
+func (c *context) dependency(name string) (*target, error) {
+	if !c.folders.Container(name).Exists() {
+		return nil, c.unknown(name)
+	}
+	return c.kept(name)
+}
+
+// unknown says that there is no container of a name, and which may be meant.
+func (c *context) unknown(name string) error {
 	names, err := c.known()
 	if err != nil {
-		return state.Container{}, err
+		return err
 	}
 	hint := "`nuc ps -a` lists those there are"
 	if len(names) == 0 {
 		hint = "there are none yet; start one with `nuc up DESCRIPTOR`"
-	} else if near := descriptor.Nearest(arg, names); near != "" {
+	} else if near := descriptor.Nearest(name, names); near != "" {
 		hint = fmt.Sprintf("did you mean %s?", near)
 	}
-	return state.Container{}, fmt.Errorf("container %s: not known: %s", arg, hint)
+	return fmt.Errorf("container %s: not known: %s", name, hint)
 }
 
 // known lists the containers there are.

@@ -26,7 +26,8 @@ type upCommand struct {
 }
 
 func (upCommand) Help() string {
-	return `A container that is running already is waited for, not started again.
+	return `A container that is running already is waited for, not started again. What a
+container depends on (dependsOn) is started first, and must be ready.
 
 Examples:
   nuc up ./web.json
@@ -61,25 +62,6 @@ type startOptions struct {
 	leased []*os.File
 	// failed, if not nil, is told of each container that does not come up.
 	failed func(*target, error)
-}
-
-// up starts containers side by side.
-func (c *context) up(targets []*target, o startOptions) error {
-	show := newProgress()
-	defer show.end()
-	errs := make([]error, len(targets))
-	var all sync.WaitGroup
-	for i, t := range targets {
-		all.Go(func() {
-			errs[i] = c.upOne(t, o, show)
-			if errs[i] != nil && o.failed != nil {
-				o.failed(t, errs[i])
-			}
-		})
-	}
-	all.Wait()
-	show.end()
-	return errors.Join(errs...)
 }
 
 func (c *context) upOne(t *target, o startOptions, show *progress) error {

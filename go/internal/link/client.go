@@ -31,7 +31,8 @@ type client struct {
 	// acting is held while listeners are opened or closed.
 	acting  sync.Mutex
 	running bool
-	bound   bool // a Unix socket was, at some time
+	bound   bool      // a Unix socket was, at some time
+	begun   time.Time // the run that it listens in
 	reboots int
 	retry   *time.Timer
 	pause   time.Duration
@@ -68,17 +69,18 @@ func (c *client) run(p *process) {
 func (c *client) seen(st *supervisor.Status) {
 	c.acting.Lock()
 	defer c.acting.Unlock()
-	c.running = st != nil
-	if st == nil {
+	c.running = st != nil && st.State != supervisor.Listening
+	if !c.running {
 		c.silence("container " + c.p.spec.Client.Container + " to run")
 		c.told(notRunning(c.p.spec.Client.Container))
 		return
 	}
-	if st.Reboots != c.reboots && c.p.spec.Client.Path != "" {
-		// The file system that it was in has gone, the network has not.
-		c.silence("init to be up again")
+	// After a reboot the file system that a socket was in has gone, the network
+	// has not.
+	if !st.Started.Equal(c.begun) || st.Reboots != c.reboots && c.p.spec.Client.Path != "" {
+		c.silence("init to be up")
 	}
-	c.reboots = st.Reboots
+	c.begun, c.reboots = st.Started, st.Reboots
 	c.attempt()
 }
 
@@ -191,9 +193,9 @@ func (c *client) serve(file *os.File, i int) server {
 	target := func() []relay.End { return c.p.target.reach(i) }
 	warn := func(what string, err error) { c.p.log.Warn(what, "error", err) }
 	if c.p.spec.Protocol == UDP {
-		return &relay.Packets{Listener: file, Target: target, Warn: warn, Timeout: associationTimeout, MaxClients: maxAssociations}
+		return &relay.Packets{Listener: file, Target: target, Warn: warn, Changed: c.p.target.changed, Timeout: associationTimeout, MaxClients: maxAssociations}
 	}
-	return &relay.Server{Listener: file, Target: target, Warn: warn}
+	return &relay.Server{Listener: file, Target: target, Warn: warn, Changed: c.p.target.changed}
 }
 
 // status is where it listens, with how many connections, and what it waits for.

@@ -204,28 +204,3 @@ const (
 	Localhost4 = "127.0.0.1"
 	Localhost6 = "::1"
 )
-
-// Declared are the links of a descriptor.
-func Declared(d *descriptor.Descriptor) []Spec {
-	var specs []Spec
-	for i, l := range d.Links {
-		s := Spec{
-			Client: End{Container: d.Name, Port: l.Listen}, Host: End{Container: l.To, Port: l.Port},
-			Count: l.Count, Protocol: l.Protocol, Declared: true,
-		}
-		switch {
-		case l.Address != "":
-			s.Addresses = []string{l.Address}
-		default:
-			s.Addresses = []string{descriptor.PeerAddress(l.To).String()}
-			if !slices.ContainsFunc(slices.Concat(d.Links[:i], d.Links[i+1:]), func(o descriptor.Link) bool {
-				return o.Protocol == l.Protocol && o.Listen < l.Listen+l.Count && l.Listen < o.Listen+o.Count
-			}) {
-				// Where a service of the container's has them, it keeps them.
-				s.Optional = []string{Localhost4, Localhost6}
-			}
-		}
-		specs = append(specs, s)
-	}
-	return specs
-}

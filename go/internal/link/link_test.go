@@ -119,7 +119,7 @@ func TestDeclared(t *testing.T) {
 			t.Errorf("%+v, want %+v", got[i], w)
 		}
 	}
-	if got[0].Beyond() || !got[4].Beyond() {
+	if got[0].status("").Beyond || !got[4].status("").Beyond {
 		t.Error("what is beyond loopback is not told")
 	}
 }

@@ -26,7 +26,7 @@ type Maker struct {
 	// Manager runs the processes; nil has them started in the background.
 	Manager *Manager
 	// Exited, if not nil, is called when a process in the background has ended.
-	Exited func(name string)
+	Exited func(l state.Link)
 }
 
 // ThereError says that there is a link of the name: the same one, or another.
@@ -170,7 +170,7 @@ func (m *Maker) background(l state.Link, exited func()) error {
 		_ = cmd.Wait()
 		exited()
 		if m.Exited != nil {
-			m.Exited(l.Name)
+			m.Exited(l)
 		}
 	}()
 	return nil

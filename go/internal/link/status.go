@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -31,9 +33,11 @@ type Status struct {
 	// Listen are the places it listens on now: address:port, of a range
 	// address:first-last, or a path.
 	Listen []string `json:"listen"`
-	Host   string   `json:"host"`   // - or a container
-	Target string   `json:"target"` // port, of a range first-last, or a path
-	State  State    `json:"state"`
+	// Beyond tells that one of them is no loopback address, nor a Unix socket.
+	Beyond bool   `json:"beyondLoopback,omitempty"`
+	Host   string `json:"host"`   // - or a container
+	Target string `json:"target"` // port, of a range first-last, or a path
+	State  State  `json:"state"`
 	// Reason says what it waits for.
 	Reason string `json:"reason,omitempty"`
 	// Connections that are open now, or clients of a UDP link.
@@ -43,21 +47,11 @@ type Status struct {
 	Process     int    `json:"pid,omitempty"`
 }
 
-// Beyond tells whether the link listens on the host machine or in a container
-// for others than itself: not on a loopback address, nor on a Unix socket.
-func (s *Spec) Beyond() bool {
-	for _, a := range append(s.Addresses, s.Optional...) {
-		if !isLoopback(a) {
-			return true
-		}
-	}
-	return false
-}
-
 // status is what can be said of a link without asking it.
 func (s *Spec) status(name string) *Status {
 	return &Status{
 		Name: name, Client: s.Client.Place(), Protocol: s.Protocol, Listen: []string{}, Host: s.Host.Place(),
+		Beyond: slices.ContainsFunc(slices.Concat(s.Addresses, s.Optional), func(a string) bool { return !isLoopback(a) }),
 		Target: s.Host.what(s.Count), State: Killed, Reason: "its process was killed", Declared: s.Declared,
 	}
 }
@@ -123,22 +117,27 @@ func Query(l state.Link) (*Status, error) {
 	return st, nil
 }
 
-// All asks all links.
+// All asks all links at once.
 func All(f state.Folders) ([]Status, error) {
 	folders, err := f.Links()
 	if err != nil {
 		return nil, err
 	}
+	found := make([]*Status, len(folders))
+	errs := make([]error, len(folders))
+	var asking sync.WaitGroup
+	for i, l := range folders {
+		asking.Go(func() { found[i], errs[i] = Query(l) })
+	}
+	asking.Wait()
 	all := []Status{}
-	for _, l := range folders {
-		st, err := Query(l)
-		if errors.Is(err, os.ErrNotExist) {
-			continue // it is just being made, or removed
-		}
-		if err != nil {
+	for i, st := range found {
+		switch err := errs[i]; {
+		case err == nil:
+			all = append(all, *st)
+		case !errors.Is(err, os.ErrNotExist): // it is just being made, or removed
 			return nil, err
 		}
-		all = append(all, *st)
 	}
 	return all, nil
 }

@@ -1,15 +1,20 @@
 package link
 
 import (
+	"context"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/nix-user-containers/nuc/go/internal/relay"
+	"github.com/nix-user-containers/nuc/go/internal/seqpacket"
 	"github.com/nix-user-containers/nuc/go/internal/socket"
+	"github.com/nix-user-containers/nuc/go/internal/state"
 	"github.com/nix-user-containers/nuc/go/internal/supervisor"
 )
 
@@ -19,7 +24,14 @@ type target struct {
 	// runs.
 	up atomic.Bool
 	// known is closed once that is known.
-	known chan struct{}
+	known     chan struct{}
+	container state.Container
+	// activated tells that clients start the container.
+	activated atomic.Bool
+	// users are the listeners with connections; stirred has a token when they, or
+	// what is known of the container, have changed.
+	users   atomic.Int32
+	stirred chan struct{}
 	// Sockets of the place, of either family.
 	four, six relay.Stock
 	// ends are the ways to each of the ports.
@@ -27,14 +39,25 @@ type target struct {
 }
 
 func (t *target) open(p *process) {
-	t.known = make(chan struct{})
+	t.known, t.stirred = make(chan struct{}), make(chan struct{}, 1)
 	end := p.spec.Host
-	container := p.f.Container(end.Container)
+	t.container = p.f.Container(end.Container)
+	container := t.container
 	stock := func(network string) func(int) ([]*os.File, error) {
 		if end.Container == "" {
 			return func(n int) ([]*os.File, error) { return socket.Make(network, n) }
 		}
-		return func(n int) ([]*os.File, error) { return supervisor.Sockets(container, network, n) }
+		return func(n int) ([]*os.File, error) {
+			if t.activated.Load() {
+				// It may have to be started first.
+				use, err := supervisor.Use(p.ctx, container)
+				if err != nil {
+					return nil, err
+				}
+				defer use.Close()
+			}
+			return supervisor.Sockets(container, network, n)
+		}
 	}
 	t.four.Make = stock(network(p.spec.Protocol, Localhost4))
 	t.six.Make = stock(network(p.spec.Protocol, Localhost6))
@@ -71,17 +94,71 @@ func (t *target) run(p *process) {
 		close(t.known)
 		return
 	}
+	var holding sync.WaitGroup
+	holding.Go(func() { t.hold(p.ctx) })
 	var first sync.Once
-	follow(p.ctx, p.f.Container(p.spec.Host.Container), false, func(st *supervisor.Status) {
+	var begun time.Time
+	follow(p.ctx, t.container, false, func(st *supervisor.Status) {
 		t.up.Store(st != nil)
+		t.activated.Store(st != nil && slices.ContainsFunc(st.Ports, func(p supervisor.Port) bool { return p.SocketActivation }))
 		first.Do(func() { close(t.known) })
-		if st == nil {
-			// Sockets keep the network namespace that they are of, which is of no
-			// more use.
+		if st == nil || !st.Started.Equal(begun) {
+			// Another run, or none. Sockets keep the network namespace that they are
+			// of, which is of no more use.
 			t.four.Flush()
 			t.six.Flush()
 		}
+		if st != nil {
+			begun = st.Started
+		}
+		t.stir()
 	})
+	holding.Wait()
+}
+
+func (t *target) stir() {
+	select {
+	case t.stirred <- struct{}{}:
+	default:
+	}
+}
+
+// changed is told by a listener when it has connections and when it has none.
+func (t *target) changed(open int) {
+	if open > 0 {
+		t.users.Add(1)
+	} else {
+		t.users.Add(-1)
+	}
+	if t.activated.Load() {
+		t.stir()
+	}
+}
+
+// hold keeps a container that clients start from being stopped as idle while
+// there are connections.
+func (t *target) hold(ctx context.Context) {
+	var use *seqpacket.Conn
+	let := func() {
+		if use != nil {
+			use.Close()
+			use = nil
+		}
+	}
+	defer let()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.stirred:
+		}
+		switch wanted := t.activated.Load() && t.users.Load() > 0; {
+		case !wanted:
+			let()
+		case use == nil:
+			use, _ = supervisor.Use(ctx, t.container)
+		}
+	}
 }
 
 func (t *target) close() {

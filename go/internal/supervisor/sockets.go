@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -42,6 +43,30 @@ func Listen(c state.Container, l keeper.Listen) (*os.File, error) { return liste
 
 // DialUnix returns a connection to a Unix stream socket of a running container.
 func DialUnix(c state.Container, path string) (*os.File, error) { return dialBy(asClient(c), path) }
+
+// Use has a running container that its clients start up, and keeps it from being
+// stopped as idle until the connection is closed. It waits for a start, until the
+// context ends.
+func Use(ctx context.Context, c state.Container) (*seqpacket.Conn, error) {
+	conn, err := Connect(c)
+	if err != nil {
+		return nil, err
+	}
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	if err = conn.Send(Command{Request: keeper.Request{Op: OpUse}}); err == nil {
+		var m *seqpacket.Message
+		var r keeper.Reply
+		if m, r, err = receive(conn); err == nil {
+			m.Close()
+			if r.Kind == keeper.Started {
+				return conn, nil
+			}
+			err = errors.New(r.Error)
+		}
+	}
+	conn.Close()
+	return nil, err
+}
 
 // Forget removes a Unix socket in a running container that nobody listens on
 // any more.

@@ -48,6 +48,9 @@ type Options struct {
 	Copying func(path string, files int)
 	// Report, if not nil, gets a Status at each change until the start is over.
 	Report *seqpacket.Conn
+	// Links, if not nil, makes the links that a descriptor declares, in the
+	// background, and ends others that it made. Nil ends all, before it returns.
+	Links func(*descriptor.Descriptor)
 	// Program is the sealed copy of nuc that the caller executes, if it does.
 	Program *userns.Program
 	// Lease, if not nil, has the container stopped when the processes of LeasedTo
@@ -201,6 +204,8 @@ func (s *Supervisor) run() (state.Exit, error) {
 	}
 	go s.readNotifications(s.notify)
 	s.serveControl()
+	s.links(s.descriptor())
+	defer s.links(nil)
 	s.enter(phaseStarting)
 	for {
 		boot, err := s.bootRequest()
@@ -219,6 +224,14 @@ func (s *Supervisor) run() (state.Exit, error) {
 			continue
 		}
 		return s.classify(status), nil
+	}
+}
+
+// links has the links of a descriptor, nil for none. They are those of a run:
+// their processes are in its cgroup where there is no systemd to run them.
+func (s *Supervisor) links(d *descriptor.Descriptor) {
+	if s.o.Links != nil {
+		s.o.Links(d)
 	}
 }
 

@@ -88,7 +88,7 @@ func (s *Supervisor) update(c *Command) error {
 	if err != nil {
 		return err
 	}
-	if s.group != nil {
+	if s.group != nil { // it runs
 		warnings, err := s.group.Update(old.Resources, d.Resources)
 		if err != nil {
 			ports.undo()
@@ -109,6 +109,9 @@ func (s *Supervisor) update(c *Command) error {
 	s.checkHandedOver(false)
 	s.stir()
 	s.publishChanges(old, d)
+	if s.group != nil {
+		s.links(d)
+	}
 	go s.protect(generation, source, c.StorePath)
 	s.change(func(st *Status) { st.Generation = generation })
 	return nil

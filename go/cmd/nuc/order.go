@@ -1,0 +1,134 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/nix-user-containers/nuc/go/internal/supervisor"
+)
+
+// starting is a container that is to be started, after those it depends on.
+type starting struct {
+	target *target
+	needs  []*starting
+	// needed tells whether others wait for it to be ready.
+	needed bool
+	// implied is one that the command line does not name.
+	implied bool
+	// acyclic tells that no way leads back to it.
+	acyclic bool
+	done    chan struct{}
+	err     error // once done
+}
+
+// up starts containers side by side, each when those it depends on are ready.
+func (c *context) up(targets []*target, o startOptions) error {
+	all, err := ordered(targets, c.dependency)
+	if err != nil {
+		return err
+	}
+	show := newProgress()
+	defer show.end()
+	var running sync.WaitGroup
+	for _, s := range all {
+		running.Go(func() {
+			defer close(s.done)
+			if s.err = s.start(func() error { return c.upNeeded(s, o, show) }); s.err != nil && o.failed != nil {
+				o.failed(s.target, s.err)
+			}
+		})
+	}
+	running.Wait()
+	show.end()
+	var errs []error
+	for _, s := range all {
+		errs = append(errs, s.err)
+	}
+	return errors.Join(errs...)
+}
+
+// upNeeded starts a container, and waits where others need it. Of one that only
+// is needed and up already, nothing is said.
+func (c *context) upNeeded(s *starting, o startOptions, show *progress) error {
+	if s.implied && len(o.leased) == 0 {
+		st, err := supervisor.Query(s.target.container)
+		if err == nil && (st.State == supervisor.Ready || st.State == supervisor.Listening) {
+			return nil
+		}
+	}
+	o.wait = o.wait || s.needed
+	return c.upOne(s.target, o, show)
+}
+
+// start starts the container when all it needs is ready, or says why it does not.
+func (s *starting) start(up func() error) error {
+	for _, n := range s.needs {
+		<-n.done
+		if n.err != nil {
+			return fmt.Errorf("container %s: not started, as %s, which it depends on, failed", s.target.descriptor.Name, n.target.descriptor.Name)
+		}
+	}
+	return up()
+}
+
+// ordered finds what containers depend on. A dependency that is not among them
+// is one that kept knows.
+func ordered(targets []*target, kept func(name string) (*target, error)) ([]*starting, error) {
+	known := map[string]*starting{}
+	var all []*starting
+	add := func(t *target, implied bool) *starting {
+		s := &starting{target: t, implied: implied, done: make(chan struct{})}
+		known[t.descriptor.Name] = s
+		all = append(all, s)
+		return s
+	}
+	for _, t := range targets {
+		add(t, false)
+	}
+	for i := 0; i < len(all); i++ { // those that are added, too
+		s := all[i]
+		for _, name := range s.target.descriptor.DependsOn {
+			need := known[name]
+			if need == nil {
+				t, err := kept(name)
+				if err != nil {
+					return nil, fmt.Errorf("container %s: depends on %s, which was not named: %w", s.target.descriptor.Name, name, err)
+				}
+				need = add(t, true)
+			}
+			need.needed = true
+			s.needs = append(s.needs, need)
+		}
+	}
+	for _, s := range all {
+		if cycle := s.cycle(nil); cycle != nil {
+			return nil, fmt.Errorf("containers depend on each other: %s: take one of them out of dependsOn", strings.Join(cycle, " → "))
+		}
+	}
+	return all, nil
+}
+
+// cycle returns the names on the way from a container back to itself.
+func (s *starting) cycle(way []*starting) []string {
+	if i := slices.Index(way, s); i >= 0 {
+		var names []string
+		for _, on := range append(way[i:], s) {
+			names = append(names, on.target.descriptor.Name)
+		}
+		return names
+	}
+	if s.acyclic {
+		return nil
+	}
+	way = append(slices.Clone(way), s)
+	for _, n := range s.needs {
+		if c := n.cycle(way); c != nil {
+			return c
+		}
+	}
+	s.acyclic = true
+	return nil
+}
