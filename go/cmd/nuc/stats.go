@@ -98,7 +98,11 @@ func (c *context) runningOnes(given []string) ([]supervisor.Status, error) {
 	errs := make([]error, len(containers))
 	var all sync.WaitGroup
 	for i, container := range containers {
-		all.Go(func() { found[i], errs[i] = supervisor.Query(container) })
+		all.Go(func() {
+			if found[i], errs[i] = supervisor.Query(container); errs[i] == nil && found[i].State == supervisor.Listening {
+				found[i], errs[i] = nil, supervisor.ErrNotRunning
+			}
+		})
 	}
 	all.Wait()
 	list := []supervisor.Status{}

@@ -121,6 +121,8 @@ func (c *context) changeable(t *target, asked []resource, values map[string]int6
 	case st.Generation != number:
 		return 0, fmt.Errorf("container %s: runs with generation %d, and generation %d is to come up at its next start: `nuc restart %s` or `nuc rollback %s --to %d` first",
 			name, st.Generation, number, name, name, st.Generation)
+	case st.State == supervisor.Listening: // a client will start it
+		return number, nil
 	case st.Cgroup == "":
 		return 0, fmt.Errorf("container %s: has no cgroup, so no limits: `nuc status %s` says why", name, name)
 	}
