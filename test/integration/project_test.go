@@ -21,7 +21,7 @@ func lite(d map[string]any) {
 	d["ready"] = map[string]any{"notify": false}
 }
 
-// A folder of descriptors is one thing: up, ps, logs, graph and stop take it.
+// A folder of descriptors is one thing: up, ps, logs, graph and down take it.
 func TestProjectFolder(t *testing.T) {
 	h := harness.New(t)
 	tree := h.Tree("trixie")
@@ -72,9 +72,18 @@ func TestProjectFolder(t *testing.T) {
 	harness.Eventually(h, patience, "logs of the folder show what runs of it", func() bool {
 		return strings.Contains(h.Must("logs", "."), "a message")
 	})
-	h.Must("stop", ".")
+	h.Must("up", "web")
+	if got := h.Must("down"); got != "web: stopped\ndatabase: stopped" {
+		h.Errorf("down of the folder says %q", got)
+	}
 	if got := h.Must("ps", "-q"); got != "other" {
-		h.Errorf("after stop of the folder these run: %q", got)
+		h.Errorf("after down of the folder these run: %q", got)
+	}
+	if got := h.Must("down", "."); got != "" {
+		h.Errorf("down of what is down says %q", got)
+	}
+	if r := h.Nuc("down", "./state"); r.Code != 1 || !strings.Contains(r.Stderr, "is no project") {
+		h.Errorf("down of a folder that is no project:\n%s", r)
 	}
 	if r := h.Nuc("logs", "-f"); r.Code != 1 || !strings.Contains(r.Stderr, "none is running: `nuc up .`") {
 		h.Errorf("logs of a folder that does not run:\n%s", r)

@@ -89,6 +89,7 @@ var commands = []struct {
 	{"update", "Change the limits of a container, live.", newCommand[updateCommand], nil},
 	{"generations", "List or delete generations of a container.", newCommand[generationsCommand], nil},
 	{"diff", "Show what differs between two generations of a container.", newCommand[diffCommand], nil},
+	{"down", "Stop a project's containers, those first that need others.", newCommand[downCommand], nil},
 	{"stop", "Stop containers cleanly.", newCommand[stopCommand], nil},
 	{"restart", "Stop containers and start them again.", newCommand[restartCommand], nil},
 	{"kill", "Kill containers at once.", newCommand[killCommand], nil},
