@@ -33,6 +33,7 @@ var rows = []func() *row{
 	relayMemory,
 	relayMemory1000,
 	relayMemory10000,
+	handoverStream,
 	outboundStream,
 	bootProfile,
 	profileUnits,

@@ -39,6 +39,10 @@ func load(job string) int {
 		err = connectAll(words[1])
 	case "ask":
 		err = ask(words[1])
+	case "sink":
+		err = sink(words[1])
+	case "pour":
+		err = pour(words[1])
 	case "hold":
 		err = hold(words[1], words[2])
 	}
@@ -149,6 +153,70 @@ func ask(port string) error {
 	return nil
 }
 
+// handed stands for the port of a socket that systemd gives (sd_listen_fds(3)).
+const handed = "handed"
+
+// sink takes what is sent, and answers with how much it was.
+func sink(port string) error {
+	var l net.Listener
+	var err error
+	if port == handed {
+		l, err = net.FileListener(os.NewFile(3, "listener"))
+	} else {
+		l, err = net.Listen("tcp4", "127.0.0.1:"+port)
+	}
+	if err != nil {
+		return err
+	}
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return err
+		}
+		go func() {
+			defer c.Close()
+			buffer := make([]byte, streamBuffer)
+			sum := 0
+			for {
+				n, err := c.Read(buffer)
+				sum += n
+				if err != nil {
+					break
+				}
+			}
+			fmt.Fprintln(c, sum)
+		}()
+	}
+}
+
+// streamBuffer is what iperf3 writes and reads at a time, too.
+const streamBuffer = 128 << 10
+
+// pour prints how many Gbit/s a sink took.
+func pour(port string) error {
+	c, err := dialLoad(port)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	buffer := make([]byte, streamBuffer)
+	began := time.Now()
+	for time.Since(began) < loadTime {
+		if _, err := c.Write(buffer); err != nil {
+			return err
+		}
+	}
+	if err := c.(*net.TCPConn).CloseWrite(); err != nil {
+		return err
+	}
+	var sum float64
+	if _, err := fmt.Fscan(c, &sum); err != nil {
+		return err
+	}
+	fmt.Println(8 * sum / 1e9 / time.Since(began).Seconds())
+	return nil
+}
+
 // hold opens connections, says so, and holds them until its input ends.
 func hold(port, count string) error {
 	n, err := strconv.Atoi(count)
@@ -184,7 +252,7 @@ func manyFiles(n uint64) error {
 	hard := limit.Max
 	limit.Cur, limit.Max = n, max(limit.Max, n)
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
-		return errors.Join(fmt.Errorf("needs %d open files, the limit is %d", n, hard), err)
+		return fmt.Errorf("needs %d open files a process, and the limit is %d (%w)", n, hard, errors.ErrUnsupported)
 	}
 	return nil
 }

@@ -178,18 +178,21 @@ func memory(name string, connections int) *row {
 		}
 		return r.memory()
 	})
-	r.setUp = func(s *session) error {
-		// Two sockets, and what else a relay has of a connection.
-		if err := manyFiles(uint64(6*connections + 1000)); err != nil {
-			return err
-		}
-		return putLoad(s)
-	}
+	r.setUp = putLoad
 	var relays []*subject
 	for _, sub := range r.Subjects {
-		if sub.Name != "direct" {
-			relays = append(relays, sub)
+		if sub.Name == "direct" {
+			continue
 		}
+		prepare := sub.prepare
+		sub.prepare = func(s *session) error {
+			// Two sockets, and what it has besides.
+			if err := manyFiles(uint64(2*connections + 500)); err != nil {
+				return err
+			}
+			return prepare(s)
+		}
+		relays = append(relays, sub)
 	}
 	r.Subjects = relays
 	return r

@@ -53,8 +53,10 @@ func (r *road) begin(s *session, service func(port int) []string) error {
 	if r.inside != 0 {
 		command = append(within(r.inside), command...)
 	}
-	if _, err := s.keep(nil, command...); err != nil {
-		return err
+	if len(command) > 0 {
+		if _, err := s.keep(nil, command...); err != nil {
+			return err
+		}
 	}
 	return r.ready()
 }

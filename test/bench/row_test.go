@@ -130,11 +130,12 @@ func (r *row) count() int {
 	return r.runs
 }
 
-// refuse notes why a subject can't run. For nuc itself that is a failure.
+// refuse notes why a subject can't run. For nuc itself that is a failure, unless
+// the machine doesn't let it.
 func (sub *subject) refuse(s *session, err error) {
 	sub.Error = strings.Join(strings.Fields(err.Error()), " ")
 	sub.Runs = nil
-	if sub.Name == "nuc" {
+	if sub.Name == "nuc" && !errors.Is(err, errors.ErrUnsupported) {
 		s.Errorf("nuc: %v", err)
 	}
 }
