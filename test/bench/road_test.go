@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/nix-user-containers/nuc/test/harness"
@@ -105,9 +106,7 @@ func (s *session) keep(files []*os.File, command ...string) (pid int, err error)
 	go func() { ended <- cmd.Wait() }()
 	s.Cleanup(func() {
 		for _, pid := range family(cmd.Process.Pid) {
-			if p, err := os.FindProcess(pid); err == nil {
-				_ = p.Kill()
-			}
+			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
 		<-ended
 		said.Close()
