@@ -257,3 +257,28 @@ func (o *Outside) Hide(name string) {
 		}
 	}
 }
+
+// Replace puts another program in the place of one of the host's.
+func (o *Outside) Replace(name, with string) {
+	o.t.Helper()
+	err := o.in(o.host, func() error {
+		path, err := exec.LookPath(name)
+		if err == nil {
+			err = unix.Unshare(unix.CLONE_FS)
+		}
+		if err == nil {
+			err = unix.Setns(int(o.mounts.Fd()), unix.CLONE_NEWNS)
+		}
+		if err == nil {
+			err = unix.Mount(with, path, "", unix.MS_BIND, "")
+		}
+		return err
+	})
+	if err != nil {
+		o.t.Fatalf("harness: %s in the place of %s: %v", with, name, err)
+	}
+}
+
+// The threads that enter namespaces end with their goroutines, but the main one
+// can't: it is what /proc/self shows of the process. So it is kept for main.
+func init() { runtime.LockOSThread() }

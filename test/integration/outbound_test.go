@@ -50,6 +50,9 @@ func awaitOutside(h *harness.H, name string) {
 	harness.Eventually(h, patience, "the container reaches the outside", func() bool {
 		return curl(h, name, "http://"+harness.OutsideAddress4+"/") == nil
 	})
+	harness.Eventually(h, patience, "the container has IPv6, which comes second", func() bool {
+		return h.Exec(name, "ip", "-6", "route", "show", "default").Stdout != ""
+	})
 }
 
 // curl fetches a page of the web server's from inside.
@@ -386,6 +389,40 @@ func TestOtherDrivers(t *testing.T) {
 	})
 	if r := h.Nuc("doctor"); !strings.Contains(r.Stdout, "passt") {
 		h.Errorf("doctor does not name passt:\n%s", r)
+	}
+}
+
+// TestPastas runs the pasta of each Debian release, which know different options.
+func TestPastas(t *testing.T) {
+	for _, tree := range trees {
+		t.Run(tree.name, func(t *testing.T) {
+			t.Parallel()
+			h := outside(t)
+			root := h.Tree(tree.name)
+			loader, err := filepath.Glob(root + "/usr/lib/*/ld-linux-*.so*")
+			if err != nil || len(loader) != 1 {
+				h.Fatalf("the loader of %s: %q, %v", tree.name, loader, err)
+			}
+			h.Outside.Replace("pasta", h.Write("pasta", fmt.Sprintf(
+				"#!/bin/sh\nexec %s --library-path %s --argv0 pasta %s/usr/bin/passt \"$@\"\n", loader[0], filepath.Dir(loader[0]), root), 0o755))
+			const port = 8000
+			w := witnesses(h, port, "")
+			h.Up("web", "trixie", nil)
+			leaves(h)
+			if open := reaches(h, "web", port, hostAddresses()); len(open) > 0 || w.met.Load() > 0 {
+				h.Errorf("the container reaches the host at %q; %d came through", open, w.met.Load())
+			}
+			h.Must("stop", "web")
+			serveWeb(h, h.Outside.ListenOnHost("tcp", "127.0.0.1:8001"))
+			serveWeb(h, h.Outside.ListenOnHost("tcp", "[::1]:8001"))
+			h.Must("up", h.OnTree("web", "trixie", func(d map[string]any) { d["network"] = map[string]any{"hostLoopback": true} }))
+			awaitOutside(h, "web")
+			for _, address := range gateways {
+				if err := curl(h, "web", "http://"+net.JoinHostPort(address, "8001")+"/"); err != nil {
+					h.Errorf("network.hostLoopback: %v", err)
+				}
+			}
+		})
 	}
 }
 
