@@ -96,23 +96,32 @@ func Addresses() ([]netip.Addr, error) {
 	return addresses, nil
 }
 
-// routes tells which families have a default route.
+// routes tells which families have a default route that a driver can use. With
+// IPv6, pasta wants a link-local address where it leads, which appears a moment
+// after the link does.
 type routes struct{ v4, v6 bool }
 
 // netFolder is proc_net(5)'s.
 const netFolder = "/proc/net"
 
-// defaultRoutes reads proc_net(5)'s route and ipv6_route.
+// defaultRoutes reads proc_net(5)'s route, ipv6_route and if_inet6.
 func defaultRoutes(folder string) routes {
 	const up, reject = 0x1, 0x200 // RTF_UP, RTF_REJECT of linux/route.h
+	const linkLocal = "20"        // IPV6_ADDR_LINKLOCAL of net/ipv6.h
 	var r routes
+	links := map[string]bool{}
+	each(filepath.Join(folder, "if_inet6"), func(f []string) {
+		if len(f) > 5 && f[3] == linkLocal {
+			links[f[5]] = true
+		}
+	})
 	each(filepath.Join(folder, "route"), func(f []string) {
 		if len(f) > 7 && f[1] == "00000000" && f[7] == "00000000" && flags(f[3])&(up|reject) == up {
 			r.v4 = true
 		}
 	})
 	each(filepath.Join(folder, "ipv6_route"), func(f []string) {
-		if len(f) > 9 && strings.Trim(f[0], "0") == "" && f[1] == "00" && flags(f[8])&(up|reject) == up && f[9] != "lo" {
+		if len(f) > 9 && strings.Trim(f[0], "0") == "" && f[1] == "00" && flags(f[8])&(up|reject) == up && links[f[9]] {
 			r.v6 = true
 		}
 	})

@@ -78,13 +78,21 @@ func TestDefaultRoutes(t *testing.T) {
 			zero + " 00 " + zero + " 00 fd000000000000000000000000000001 00000400 00000001 00000000 00000003     eth0\n",
 			routes{true, true},
 		},
+		{
+			"IPv6 with no link-local address yet", head,
+			zero + " 00 " + zero + " 00 fd000000000000000000000000000001 00000400 00000001 00000000 00000003     eth1\n",
+			routes{},
+		},
 		{"a network", head + "eth0\t000200C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n", "", routes{}},
 		{"half of all addresses", head + "tun0\t00000000\t00000000\t0001\t0\t0\t0\t00000080\t0\t0\t0\n", "", routes{}},
 		{"unreachable", head + "*\t00000000\t00000000\t0200\t0\t0\t0\t00000000\t0\t0\t0\n", "", routes{}},
 	}
 	for _, test := range tests {
 		dir := t.TempDir()
-		err := errors.Join(os.WriteFile(filepath.Join(dir, "route"), []byte(test.v4), 0o600), os.WriteFile(filepath.Join(dir, "ipv6_route"), []byte(test.v6), 0o600))
+		const addresses = "fe80000000000000000000fffe000001 02 40 20 80     eth0\nfd000000000000000000000000000002 03 40 00 80     eth1\n" +
+			"00000000000000000000000000000001 01 80 10 80       lo\n"
+		err := errors.Join(os.WriteFile(filepath.Join(dir, "if_inet6"), []byte(addresses), 0o600),
+			os.WriteFile(filepath.Join(dir, "route"), []byte(test.v4), 0o600), os.WriteFile(filepath.Join(dir, "ipv6_route"), []byte(test.v6), 0o600))
 		if err != nil {
 			t.Fatal(err)
 		}
