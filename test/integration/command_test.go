@@ -32,6 +32,8 @@ func TestExec(t *testing.T) {
 		{name: "user", options: []string{"-u", "www-data"}, command: []string{"id", "-un"}, stdout: "www-data\n"},
 		{name: "user and group", options: []string{"-u", "33:0"}, command: []string{"sh", "-c", "id -u; id -g"}, stdout: "33\n0\n"},
 		{name: "supplementary groups", options: []string{"-u", "postgres"}, command: []string{"sh", "-c", "id -Gn | tr ' ' '\\n' | sort"}, stdout: "postgres\nssl-cert\n"},
+		{name: "setuid bit", options: []string{"-u", "www-data"}, command: []string{"/usr/local/bin/setuid-id", "-u"}, stdout: "0\n"},
+		{name: "a user's capabilities", options: []string{"-u", "www-data"}, command: []string{"grep", "-cE", "^Cap(Inh|Prm|Eff|Amb):\t0+$", "/proc/self/status"}, stdout: "4\n"},
 		{name: "no such user", options: []string{"-u", "nosuchuser"}, command: []string{"true"}, code: 125, stderr: "nosuchuser"},
 		{name: "folder", options: []string{"-w", "/usr"}, command: []string{"pwd"}, stdout: "/usr\n"},
 		{name: "variable", options: []string{"-e", "A=b c"}, command: []string{"printenv", "A"}, stdout: "b c\n"},
@@ -44,6 +46,9 @@ func TestExec(t *testing.T) {
 		h.Setenv("SECRET", "the caller's own")
 		h.Setenv("GIVEN", "by the caller")
 		h.Up("web", tree, nil)
+		if r := h.Exec("web", "install", "-m", "4755", "/usr/bin/id", "/usr/local/bin/setuid-id"); r.Code != 0 {
+			h.Fatalf("%s", r)
+		}
 		for _, test := range tests {
 			args := append(append(append([]string{"exec"}, test.options...), "web"), test.command...)
 			r := h.NucInput(test.input, args...)

@@ -242,10 +242,10 @@ func (w *web) sudo(t *testing.T) {
 	if r := w.Exec("web", "su", "-", "ana", "-c", "sudo -n id -u"); r.Stdout != "0\n" {
 		t.Errorf("sudo after su: %s", r)
 	}
-	if r := w.Nuc("exec", "-u", "ana", "web", "sh", "-c", "sudo -n id -u"); r.Stdout != "0\n" {
+	if r := w.Nuc("exec", "-u", "ana", "web", "sudo", "-n", "id", "-u"); r.Stdout != "0\n" {
 		t.Errorf("sudo through nuc exec: %s", r)
 	}
-	if r := w.Nuc("exec", "-u", "ben", "web", "sh", "-c", "sudo -n id -u"); r.Code == 0 {
+	if r := w.Nuc("exec", "-u", "ben", "web", "sudo", "-n", "id", "-u"); r.Code == 0 {
 		t.Errorf("sudo for ben, who isn't in wheel: %s", r)
 	}
 }

@@ -130,10 +130,7 @@ func (k *keeper) start(e *Exec, m *seqpacket.Message) (*process, error) {
 		return nil, err
 	}
 	p := &process{}
-	attr := &syscall.SysProcAttr{
-		Setsid:     true,
-		Credential: &syscall.Credential{Uid: uint32(user.UID), Gid: uint32(user.GID), Groups: user.Groups},
-	}
+	attr := &syscall.SysProcAttr{Setsid: true}
 	if e.Terminal {
 		slave, err := p.openTerminal(devpts, e, user.UID)
 		if err != nil {
@@ -142,6 +139,10 @@ func (k *keeper) start(e *Exec, m *seqpacket.Message) (*process, error) {
 		defer slave.Close()
 		stdin, stdout, stderr = slave, slave, slave
 		attr.Setctty, attr.Ctty = true, 0
+	}
+	if err := userns.BecomeUser(user.UID, user.GID, user.Groups); err != nil {
+		closeAll(p.terminal)
+		return nil, err
 	}
 	pidfd := -1
 	attr.PidFD = &pidfd
