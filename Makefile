@@ -16,7 +16,7 @@ suites := $(patsubst test/%/run,test-%,$(wildcard test/*/run))
 # Alone, after the others: an emulated machine is slow enough by itself.
 last := test-vm
 
-.PHONY: help build demo test test-unit $(suites) lint trees bench clean clean-trees
+.PHONY: help build demo test test-unit $(suites) lint trees bench soak clean clean-trees
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -58,6 +58,10 @@ bench: ## measure, into a table and build/bench.json
 	@scripts/setup bench
 	@$(MAKE) --no-print-directory build
 	test/bench/bench
+
+soak: build ## 1,000 connections a second through a link, for SOAK=10m
+	@scripts/setup test
+	NUC_SOAK=$(or $(SOAK),10m) $(go) test -count=1 -v -timeout 2h -run TestLinkSoak ./test/integration
 
 clean: ## remove what was built, not what is cached
 	rm -rf bin build

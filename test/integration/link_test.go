@@ -224,6 +224,54 @@ func TestLinkUDP(t *testing.T) {
 	})
 }
 
+// TestLinkOfProject names containers by their folders, and a range of ports.
+func TestLinkOfProject(t *testing.T) {
+	onTree(t, func(h *harness.H, tree string) {
+		withLinks(h)
+		for _, name := range []string{"cont1", "cont2"} {
+			if r := h.Host("mkdir", filepath.Join(h.Dir, name)); r.Code != 0 {
+				h.Fatalf("%s", r)
+			}
+			path := filepath.Join(h.Dir, name, name+".json")
+			if r := h.Host("mv", h.OnTree(name, tree, ephemeral), path); r.Code != 0 {
+				h.Fatalf("%s", r)
+			}
+			h.Must("up", path)
+		}
+		cont1, cont2 := filepath.Join(h.Dir, "cont1"), filepath.Join(h.Dir, "cont2")
+		url := role(h, "cont1")
+		h.Must("link", "-", "21001", cont1, "5432")
+		if err := answers(h, url+"localhost:21001/postgres"); err != nil {
+			h.Error(err)
+		}
+		h.Must("exec", "cont1", "systemctl", "stop", "nginx")
+		h.Must("exec", "cont2", "sh", "-c", `for p in 81 82 83; do printf 'server { listen %d; return 200 "port %d\n"; }\n' $p $p; done >/etc/nginx/conf.d/ports.conf && systemctl reload nginx`)
+		// By a folder relative to the one that the command is run in.
+		h.Must("link", "./cont1", "80", "cont2/", "80")
+		h.Must("link", cont1, "8081-8083", cont2, "81-83")
+		h.Must("link", "-", "28081-28083", cont2, "81-83")
+		if page := get(h, "cont1", "http://localhost/"); !strings.Contains(page, "nginx") {
+			h.Errorf("curl in cont1: %q", page)
+		}
+		for i := 1; i <= 3; i++ {
+			want := fmt.Sprintf("port 8%d\n", i)
+			if page := get(h, "cont1", fmt.Sprintf("http://localhost:808%d/", i)); page != want {
+				h.Errorf("port 808%d in cont1: %q", i, page)
+			}
+			if page := get(h, "", fmt.Sprintf("http://[::1]:2808%d/", i)); page != want {
+				h.Errorf("port 2808%d: %q", i, page)
+			}
+		}
+		if l := links(h)["host-28081-28083-cont2-81-83"]; len(l.Listen) != 2 || l.Listen[0] != "127.0.0.1:28081-28083" || l.Target != "81-83" {
+			h.Errorf("%+v", l)
+		}
+		if r := h.Nuc("unlink", "-", "28081"); r.Code != 0 || len(links(h)) != 3 {
+			h.Errorf("%s", r)
+		}
+		refused(h, 28082)
+	})
+}
+
 func TestLinkUnix(t *testing.T) {
 	onTree(t, func(h *harness.H, tree string) {
 		withLinks(h)
