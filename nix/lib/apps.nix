@@ -42,7 +42,7 @@ builtins.listToAttrs [
   (byName "stop" "Stop ${name}")
   (byName "rollback" "Switch ${name} back to the generation before")
   (byName "login" "Open a root shell in ${name}")
-  (byName "link" "Link a port of ${name}")
+  (byName "link" "Link a port of ${name} to one of another container or the host machine")
   (byName "status" "Show ${name} in detail")
   (byName "logs" "Show the journal of ${name}")
 ]
