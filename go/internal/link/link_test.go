@@ -6,10 +6,7 @@ import (
 	"testing"
 
 	"github.com/nix-user-containers/nuc/go/internal/descriptor"
-	"github.com/nix-user-containers/nuc/test/leaktest"
 )
-
-func TestMain(m *testing.M) { leaktest.Main(m) }
 
 var both = []string{Localhost4, Localhost6}
 
