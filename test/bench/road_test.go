@@ -99,6 +99,10 @@ func (s *session) keep(files []*os.File, command ...string) (pid int, err error)
 		return 0, err
 	}
 	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = said, said, files
+	// A session of its own, as nuc's supervisor and the services of a container
+	// have: on a busy machine the scheduler shares out by session (autogroup,
+	// sched(7)).
+	cmd.SysProcAttr.Setsid, cmd.SysProcAttr.Setpgid = true, false
 	if err := s.H.Launch(cmd); err != nil {
 		return 0, err
 	}
@@ -132,7 +136,8 @@ func nucRoad(s *session, r *road) error {
 		d["root"].(map[string]any)["ephemeral"] = true
 		d["system"] = map[string]any{"init": "/bin/sleep", "arguments": []string{"infinity"}, "ttyGroup": 5}
 		d["ready"] = map[string]any{"notify": false}
-		d["network"] = map[string]any{"ports": []any{map[string]any{"host": r.port, "container": r.service, "protocol": "tcp"}}}
+		// Without the way out, which is a process of its own.
+		d["network"] = map[string]any{"outbound": false, "ports": []any{map[string]any{"host": r.port, "container": r.service, "protocol": "tcp"}}}
 	})
 	roles := s.H.Roles()
 	r.inside, r.roots = roles.Init, []int{roles.Supervisor}
