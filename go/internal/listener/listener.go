@@ -5,6 +5,7 @@ package listener
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
 	"os"
 	"strings"
@@ -90,54 +91,69 @@ func open(a Address) (*os.File, error) {
 	return socket.Listen(socket.Place{Network: network, Address: a.Host.String(), Port: a.Port, Both: a.Both}, nil)
 }
 
-// tries bounds the search for consecutive free ports. The kernel chooses the
-// first of them at random.
-const tries = 200
+// tries bounds the search for consecutive free ports.
+const tries = 1000
 
 // OpenRange opens count consecutive ports, all or none, and returns the first
-// one's number. With port 0 the kernel chooses where they are.
+// one's number. With port 0 they are wherever there are free ones.
 func OpenRange(a Address, count int) ([]*os.File, int, error) {
-	if a.Port != 0 {
-		files, err := consecutive(nil, a, count)
+	switch {
+	case a.Port != 0:
+		files, err := consecutive(a, count, Open)
 		return files, a.Port, err
-	}
-	var last error
-	for range tries {
-		first, err := Open(a)
+	case count == 1:
+		file, err := Open(a)
 		if err != nil {
 			return nil, 0, err
 		}
-		bound, err := socket.Bound(first)
+		bound, err := socket.Bound(file)
 		if err != nil {
-			first.Close()
+			file.Close()
 			return nil, 0, err
 		}
-		port := int(bound.Port())
-		if port+count-1 > 65535 {
-			first.Close()
-			continue
-		}
-		at := a
-		at.Port = port
-		// Who holds the next one does not matter: another place is tried.
-		files, err := consecutive([]*os.File{first}, at, count)
-		if err == nil {
-			return files, port, nil
-		}
-		if last = err; !errors.Is(err, unix.EADDRINUSE) {
-			return nil, 0, err
+		return []*os.File{file}, int(bound.Port()), nil
+	}
+	// The kernel chooses among the ports that connections begin at. There, few are
+	// free in a row on a busy machine; below, most are.
+	last := firstEphemeral() - count
+	if last <= lowest {
+		last = 65536 - count
+	}
+	if last > lowest {
+		for range tries {
+			at := a
+			at.Port = lowest + rand.IntN(last-lowest)
+			// Who has one of them does not matter.
+			files, err := consecutive(at, count, open)
+			if err == nil {
+				return files, at.Port, nil
+			}
+			if !errors.Is(err, unix.EADDRINUSE) {
+				return nil, 0, &Error{Address: at, Err: err}
+			}
 		}
 	}
-	return nil, 0, fmt.Errorf("%s: found no %d consecutive ports that are free: ask for fewer, or name the first one (last tried: %w)", a, count, last)
+	return nil, 0, fmt.Errorf("%s: found no %d consecutive ports that are free: ask for fewer, or name the first one", a, count)
 }
 
-// consecutive adds to the first files of a range those that are missing. It
-// closes all if one can't be had.
-func consecutive(files []*os.File, a Address, count int) ([]*os.File, error) {
-	for i := len(files); i < count; i++ {
+// lowest is above the ports that services are known by.
+const lowest = 10000
+
+// firstEphemeral is where the ports begin that the kernel chooses (ip(7)).
+func firstEphemeral() int {
+	first := 32768
+	if data, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range"); err == nil {
+		_, _ = fmt.Sscan(string(data), &first)
+	}
+	return first
+}
+
+func consecutive(a Address, count int, open func(Address) (*os.File, error)) ([]*os.File, error) {
+	var files []*os.File
+	for i := range count {
 		at := a
 		at.Port = a.Port + i
-		file, err := Open(at)
+		file, err := open(at)
 		if err != nil {
 			for _, f := range files {
 				f.Close()
