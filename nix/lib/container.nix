@@ -9,8 +9,8 @@
 #   nuc          the nuc package that the apps use
 #
 # and gives config, options, pkgs, name, toplevel, descriptor (a file whose
-# closure holds all that the container needs), apps, and mkApps for apps of
-# another prefix.
+# closure holds all that the container needs), env (what clients need), nuc (the
+# package), apps, and mkApps for apps of another prefix.
 defaults:
 let
   # Not there in a flake's pure evaluation.
@@ -59,6 +59,7 @@ let
   inherit (evaluated) config options;
   inherit (config.system.build) toplevel;
   descriptor = config.system.build.nucDescriptor;
+  package = if nuc != null then nuc else defaults.nuc evaluated.pkgs;
   mkApps =
     arguments:
     defaults.mkApps (
@@ -66,7 +67,7 @@ let
         inherit (config.nuc) name;
         inherit (evaluated) pkgs;
         inherit descriptor;
-        nuc = if nuc != null then nuc else defaults.nuc evaluated.pkgs;
+        nuc = package;
       }
       // arguments
     );
@@ -78,8 +79,9 @@ in
     options
     toplevel
     ;
-  inherit (config.nuc) name;
+  inherit (config.nuc) env name;
   inherit (evaluated) pkgs;
+  nuc = package;
 
   apps = mkApps { };
   inherit mkApps;

@@ -12,6 +12,8 @@ let
 in
 rec {
   inherit (descriptor) mkDescriptor problems;
+  inherit (import ./shell.nix) mkShell shellHook;
+  env = import ./env.nix;
   mkApps = import ./apps.nix;
   mkContainer = import ./container.nix { inherit mkApps nixpkgs nuc; };
   ports = import ./ports.nix;

@@ -61,6 +61,7 @@ let
     let
       pkgs = {
         postgresql = "postgresql";
+        redis = "redis";
         mkShell = arguments: arguments;
       };
     in
@@ -78,11 +79,63 @@ let
           );
       };
       nuc = {
-        lib.mkContainer = arguments: arguments // { apps = { }; };
+        lib = nuc // {
+          mkContainer =
+            arguments: arguments // shellOf arguments.name (head arguments.modules) // { apps = { }; };
+        };
         packages.x86_64-linux.nuc = "nuc";
         flakeModules.default = { };
       };
       flake-parts.lib.mkFlake = _: module: module;
+    };
+
+  # What a shell takes of a container, with the variables that its file says.
+  shellOf =
+    name: module:
+    let
+      services = config.services // {
+        postgresql = { };
+      };
+      nothing = throw "a package was asked for";
+      said = import module {
+        nucLib = nuc;
+        lib.mkForce = text: text;
+        pkgs = nothing;
+        config = {
+          inherit services;
+          inherit (said) nuc;
+        };
+      };
+    in
+    {
+      descriptor = "/nix/store/xxx-nuc-${name}.json";
+      nuc = "/nix/store/yyy-nuc";
+      env = said.nuc.env or { };
+    };
+  a = {
+    name = "a";
+    descriptor = "/nix/store/xxx-a.json";
+    nuc = "/nix/store/yyy-nuc";
+    env = {
+      PGHOST = "127.0.0.1";
+      WORDS = "it's $HOME \"1\"";
+    };
+  };
+  b = {
+    name = "b";
+    descriptor = "/nix/store/with a space.json";
+    nuc = "/nix/store/zzz-nuc";
+    env.PGHOST = "127.0.0.1";
+  };
+  up =
+    flags:
+    "HOME=\${HOME-~} PATH=$PATH:/run/wrappers/bin:/run/current-system/sw/bin:/usr/local/bin:/usr/bin:/bin /nix/store/yyy-nuc/bin/nuc up${flags} </dev/null >&2 || :\n";
+  inherit (builtins) head;
+  envOf =
+    ports:
+    nuc.env.postgresql {
+      inherit (config) services;
+      nuc.ports = ports;
     };
 
   apps = nuc.mkApps {
@@ -475,6 +528,142 @@ in
     }
   ] (nuc.ports.forward 8000 [ 80 ]);
 
+  envPostgresql =
+    expect
+      {
+        PGHOST = "127.0.0.1";
+        PGPORT = "15433";
+      }
+      (
+        envOf [
+          {
+            host = 8080;
+            container = 80;
+          }
+          {
+            host = 15433;
+            container = 5433;
+          }
+        ]
+      );
+  # In a range, and on every address.
+  envOfRange =
+    expect
+      {
+        PGHOST = "::1";
+        PGPORT = "7003";
+      }
+      (
+        envOf [
+          {
+            host = 7000;
+            container = 5430;
+            count = 10;
+            address = "::";
+            protocol = "tcp";
+          }
+        ]
+      );
+  envRedis = expect { REDIS_URL = "redis://[::1]:16379"; } (
+    nuc.env.redis {
+      inherit (config) services;
+      nuc.ports = [
+        {
+          host = 16379;
+          container = 6379;
+          address = "::1";
+        }
+      ];
+    }
+  );
+  envWithoutPort = expect true (throws (envOf [ ]));
+  envOfOtherProtocol = expect true (
+    throws (envOf [
+      {
+        host = 1;
+        container = 5433;
+        protocol = "udp";
+      }
+    ])
+  );
+  envOfChosenPort = expect true (
+    throws (envOf [
+      {
+        host = 0;
+        container = 5433;
+      }
+    ])
+  );
+
+  hook = expect (
+    "export PGHOST=127.0.0.1\nexport WORDS='it'\\''s $HOME \"1\"'\n"
+    + up " --detach --lease shell /nix/store/xxx-a.json '/nix/store/with a space.json'"
+  ) (nuc.shellHook [ a b ]);
+  hookOfSet = expect (nuc.shellHook [ a b ]) (nuc.shellHook { inherit a b; });
+  hookWaits =
+    expect (up " --lease shell --keep 60s /nix/store/xxx-a.json")
+      (nuc.shellHook {
+        containers = [ (removeAttrs a [ "env" ]) ];
+        wait = true;
+        keepSeconds = 60;
+      });
+  hookKeepsAlive = expect (up " --detach /nix/store/xxx-a.json") (
+    nuc.shellHook {
+      containers = [ (a // { env = { }; }) ];
+      keepAlive = true;
+    }
+  );
+  hookRefuses = expect [ ] (
+    builtins.filter (given: !throws (nuc.shellHook given)) [
+      [ ]
+      { }
+      a
+      "a"
+      [ "a" ]
+      [ (removeAttrs a [ "nuc" ]) ]
+      [ (a // { env."A-B" = "c"; }) ]
+      [ (a // { env.A = 1; }) ]
+      [
+        a
+        (b // { env.PGHOST = "::1"; })
+      ]
+      {
+        containers = [ a ];
+        weit = true;
+      }
+      {
+        containers = [ a ];
+        keepSeconds = -1;
+      }
+      {
+        containers = [ a ];
+        keepSeconds = 1;
+        keepAlive = true;
+      }
+    ]
+  );
+  shell =
+    expect
+      {
+        packages = [
+          "psql"
+          "/nix/store/yyy-nuc"
+        ];
+        PGHOST = "db";
+        env.WORDS = "mine";
+        shellHook = up " --detach --lease shell /nix/store/xxx-a.json" + "echo hello";
+      }
+      (
+        nuc.mkShell {
+          pkgs.mkShell = arguments: arguments;
+          containers = [ a ];
+          packages = [ "psql" ];
+          PGHOST = "db";
+          env.WORDS = "mine";
+          shellHook = "echo hello";
+        }
+      );
+
   appNames = expect (map (name: "container-${name}") [
     "build"
     "link"
@@ -504,9 +693,10 @@ in
 
   # A template's outputs, with the functions of a nuc that evaluates nothing.
   templateDefault = expect "web" (outputs ../../templates/default).nucContainers.x86_64-linux.web.name;
-  templateDevshell =
-    expect "15432"
-      (outputs ../../templates/devshell).devShells.x86_64-linux.default.PGPORT;
+  templateDevshell = expect (
+    "export PGHOST=127.0.0.1\nexport PGPORT=15432\nexport PGUSER=postgres\n"
+    + up " --detach --lease shell /nix/store/xxx-nuc-db.json"
+  ) (outputs ../../templates/devshell).devShells.x86_64-linux.default.shellHook;
   templateFlakeParts =
     expect [ "web" ]
       (builtins.attrNames (outputs ../../templates/flake-parts).perSystem.nuc.containers);
@@ -518,6 +708,10 @@ in
       builtins.attrValues (outputs ../../examples/two-containers).nucContainers.x86_64-linux
     )
   );
+  exampleShell = expect (
+    "export PGHOST=127.0.0.1\nexport PGPORT=15432\nexport PGUSER=postgres\nexport REDIS_URL=redis://127.0.0.1:16379\n"
+    + up " --lease shell --keep 60s /nix/store/xxx-nuc-cache.json /nix/store/xxx-nuc-db.json"
+  ) (outputs ../../examples/dev-shell).devShells.aarch64-linux.default.shellHook;
   templatesAreThere = expect [
     true
     true

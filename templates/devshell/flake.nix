@@ -17,15 +17,11 @@
       nucContainers.${system} = { inherit db; };
       apps.${system} = db.apps;
 
-      # `nuc up .#db`, then `psql -l`.
-      devShells.${system}.default = pkgs.mkShell {
-        packages = [
-          nuc.packages.${system}.nuc
-          pkgs.postgresql
-        ];
-        PGHOST = "127.0.0.1";
-        PGPORT = "15432";
-        PGUSER = "postgres";
+      # `nix develop`, or direnv with `use flake`: db runs as long as a shell is
+      # open. Then `psql -l`.
+      devShells.${system}.default = nuc.lib.mkShell {
+        containers = [ db ];
+        packages = [ pkgs.postgresql ];
       };
     };
 }

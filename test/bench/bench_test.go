@@ -44,6 +44,7 @@ var rows = []func() *row{
 	evaluate,
 	upAgain,
 	upAgainBare,
+	shellEnter,
 }
 
 var (

@@ -38,6 +38,8 @@ func writeTable(w io.Writer, rows []*row) error {
 				switch {
 				case bound.Of == "" && i == 0:
 					line[6] = bound.String() + " " + r.Unit
+				case bound.Of == sub.Name && bound.Plus > 0:
+					line[6] = bound.String()
 				case bound.Of == sub.Name:
 					line[6] = bound.String() + " ×"
 				default:
@@ -118,6 +120,8 @@ type subjectJSON struct {
 type wantedJSON struct {
 	AtMost  float64 `json:"atMost,omitempty"`
 	AtLeast float64 `json:"atLeast,omitempty"`
+	// Plus is how much more than Of's median it may be, in the row's unit.
+	Plus float64 `json:"plus,omitempty"`
 	// Of is the subject whose median is multiplied; without, the bound is in the
 	// row's unit.
 	Of string `json:"of,omitempty"`
@@ -140,7 +144,7 @@ func writeJSON(path string, rows []*row) error {
 			j.Subjects[sub.Name] = one
 		}
 		for _, w := range r.Wanted {
-			j.Wanted = append(j.Wanted, wantedJSON{w.AtMost, w.AtLeast, w.Of, r.verdict(w)})
+			j.Wanted = append(j.Wanted, wantedJSON{w.AtMost, w.AtLeast, w.Plus, w.Of, r.verdict(w)})
 		}
 		all = append(all, j)
 	}

@@ -55,9 +55,14 @@ type wanted struct {
 	AtMost  float64
 	Of      string
 	AtLeast float64
+	// Plus bounds it as so much more than Of's, in the row's unit.
+	Plus float64
 }
 
 func (w wanted) String() string {
+	if w.Plus > 0 {
+		return "at most " + figure(w.Plus) + " more"
+	}
 	if w.AtLeast > 0 {
 		return "at least " + figure(w.AtLeast)
 	}
@@ -173,7 +178,10 @@ func (r *row) verdict(w wanted) string {
 		if other == nil || len(other.Runs) == 0 {
 			return ""
 		}
-		bound *= other.median()
+		bound = bound * other.median()
+		if w.Plus > 0 {
+			bound = other.median() + w.Plus
+		}
 	}
 	if w.AtLeast > 0 && own.median() >= bound || w.AtLeast == 0 && own.median() <= bound {
 		return "ok"

@@ -180,6 +180,13 @@ func (h *H) Write(name, content string, mode os.FileMode) string {
 	return path
 }
 
+// Folder makes a folder of the user's own in Dir, if it isn't there, and returns
+// its path.
+func (h *H) Folder(name string) string {
+	h.Helper()
+	return h.mkdir(filepath.Join(h.Dir, name))
+}
+
 // Descriptor writes the descriptor of a Debian container and returns its path.
 // mutate, unless nil, changes it first; it has no root until mutate gives it a
 // tree (see OnTree). The container is removed when the test ends.

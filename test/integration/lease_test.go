@@ -33,6 +33,9 @@ func leasesOf(h *harness.H, name string) leaseStatus {
 	h.Helper()
 	r := h.Nuc("status", name, "--json")
 	var st leaseStatus
+	if r.Stdout == "" { // nobody knows it yet
+		return st
+	}
 	if err := json.Unmarshal([]byte(r.Stdout), &st); err != nil {
 		h.Fatalf("%v\n%s", err, r)
 	}

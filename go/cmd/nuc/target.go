@@ -20,7 +20,8 @@ type target struct {
 	source     []byte
 	// storePath is the descriptor's own in the Nix store, "" elsewhere.
 	storePath string
-	// origin is where the descriptor comes from; nil for one that was kept.
+	// origin is where the descriptor comes from; nil for one that was kept, or
+	// that says nothing about it.
 	origin *project.Project
 	// kept is the origin as text, where that is all there is.
 	kept []byte
@@ -110,6 +111,9 @@ func (c *context) file(arg string) (*target, error) {
 		return nil, err
 	}
 	t := &target{container: c.folders.Container(d.Name), descriptor: d, source: source, origin: &project.Project{File: path}}
+	if strings.HasPrefix(path, "/nix/store/") {
+		t.origin = nil // never changes: what is known of a project tells more
+	}
 	if real, err := filepath.EvalSymlinks(path); err == nil && strings.HasPrefix(real, "/nix/store/") {
 		t.storePath = real
 	}

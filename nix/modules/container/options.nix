@@ -191,6 +191,16 @@ in
       description = "Ports of the host that lead to ports of the container. `nucLib.ports` takes them from what services declare.";
     };
 
+    env = mkOption {
+      type = types.attrsOf types.str;
+      default = { };
+      example = {
+        PGHOST = "127.0.0.1";
+        PGPORT = "15432";
+      };
+      description = "Environment of clients on the host: development shells with this container have it. `nucLib.env` makes it of what services declare. What services inside need goes elsewhere.";
+    };
+
     handOver = mkOption {
       type = types.listOf types.str;
       default = [ ];
