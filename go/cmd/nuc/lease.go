@@ -247,8 +247,16 @@ func upMain() error {
 // where its supervisor has not, for `nuc status` and the next start.
 func noteFailure(container state.Container, begun time.Time, why error) {
 	lock, err := container.Acquire()
+	// A supervisor tells of its failure before it lets go.
+	for end := time.Now().Add(comeUp); errors.Is(err, state.ErrHeld) && time.Now().Before(end); lock, err = container.Acquire() {
+		st, err := supervisor.Query(container)
+		if err == nil && st.State != supervisor.Failed && st.State != supervisor.Stopped && st.State != supervisor.Stopping {
+			return // it runs: its status says more
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
 	if err != nil {
-		return // it runs: its status says more
+		return
 	}
 	defer lock.Close()
 	if exit := container.LastExit(); exit == nil || exit.Time.Before(begun) {
