@@ -42,7 +42,7 @@ func completedCommands(root *kong.Node) []completed {
 		}
 		one := completed{name: node.Name, help: node.Help, flags: node.Flags}
 		for _, p := range node.Positional {
-			one.names = one.names || strings.Contains(p.Name, "name")
+			one.names = one.names || strings.Contains(p.Name, "name") || p.Name == "client"
 			one.files = one.files || strings.Contains(p.Name, "descriptor") || strings.Contains(p.Name, "project")
 		}
 		list = append(list, one)

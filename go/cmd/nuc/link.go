@@ -18,12 +18,16 @@ import (
 )
 
 type linkCommand struct {
-	Ends    []string `arg:"" name:"client client-port host host-port" help:"Where to listen and where that leads: a container's name or project, or - for the host machine, and a port, a range of ports (8000-8010), or the path of a Unix socket."`
+	Client     string `arg:"" help:"Where to listen: a container's name or project, or - for the host machine."`
+	ClientPort string `arg:"" optional:"" help:"A port, a range of ports (8000-8010), or the path of a Unix socket."`
+	Host       string `arg:"" optional:"" help:"Where that leads: as CLIENT."`
+	HostPort   string `arg:"" optional:"" help:"As CLIENT-PORT; a range is as long."`
+
 	UDP     bool     `name:"udp" help:"Relay datagrams instead of connections."`
 	IPv4    bool     `name:"ipv4" help:"Listen on IPv4 only."`
 	IPv6    bool     `name:"ipv6" help:"Listen on IPv6 only."`
-	Address []string `placeholder:"ADDR" help:"Listen on this address of the client's, instead of localhost's. Can be repeated."`
-	Unix    []string `placeholder:"PATH" help:"A Unix socket, in place of the port that is left out."`
+	Address []string `placeholder:"ADDR" sep:"none" help:"Listen on this address of the client's, instead of localhost's. Can be repeated."`
+	Unix    []string `placeholder:"PATH" sep:"none" help:"A Unix socket, in place of the port that is left out."`
 }
 
 func (linkCommand) Help() string {
@@ -69,7 +73,7 @@ func (c *context) maker() (*link.Maker, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &link.Maker{Folders: c.folders, Program: self, Manager: link.FindManager(os.Getuid())}, nil
+	return &link.Maker{Folders: c.folders, Program: self, Manager: link.FindManager(c.folders, os.Getuid())}, nil
 }
 
 // linkText is where a link listens and where it leads.
@@ -132,7 +136,12 @@ func (l *linkCommand) spec(c *context) (*link.Spec, error) {
 // words are the four of the command line, with the paths of --unix put in.
 func (l *linkCommand) words() ([]string, error) {
 	const form = "nuc link CLIENT CLIENT-PORT HOST HOST-PORT"
-	w := l.Ends
+	var w []string
+	for _, word := range []string{l.Client, l.ClientPort, l.Host, l.HostPort} {
+		if word != "" {
+			w = append(w, word)
+		}
+	}
 	switch {
 	case len(l.Unix) > 2:
 		return nil, wrongUsage("--unix is given %d times: a link has two ends", len(l.Unix))
@@ -466,7 +475,7 @@ func declaredLinks(f state.Folders, program string, log hclog.Logger) func(*desc
 			if d == nil || len(d.Links) == 0 {
 				return // most have none, and start as fast without
 			}
-			m := link.Maker{Folders: f, Program: program, Manager: link.FindManager(os.Getuid())}
+			m := link.Maker{Folders: f, Program: program, Manager: link.FindManager(f, os.Getuid())}
 			links = link.NewDeclarations(m, func(text string) { log.Warn(text) })
 		}
 		links.Apply(d)

@@ -20,10 +20,18 @@ type Manager struct {
 	Runtime string
 }
 
-// FindManager finds the user's systemd, nil where there is none.
-func FindManager(uid int) *Manager {
-	// Not the environment's: a shell under su or sudo lacks it, and a test has
-	// one of its own.
+// FindManager finds the user's systemd, nil where there is none. It is of no use
+// to a nuc whose runtime folder is elsewhere than the login's: the names of its
+// links would be those of the login's links, too.
+func FindManager(f state.Folders, uid int) *Manager {
+	if f.Runtime != fmt.Sprintf("/run/user/%d/nuc", uid) {
+		return nil
+	}
+	return manager(uid)
+}
+
+func manager(uid int) *Manager {
+	// Not the environment's, which a shell under su or sudo lacks.
 	m := &Manager{Runtime: fmt.Sprintf("/run/user/%d", uid)}
 	if _, err := os.Stat(m.Runtime + "/systemd/private"); err != nil {
 		return nil
@@ -93,7 +101,7 @@ func managed(l state.Link) string {
 
 // restarting tells whether systemd is to start a unit's process anew.
 func restarting(unit string) bool {
-	m := FindManager(os.Getuid())
+	m := manager(os.Getuid())
 	if m == nil {
 		return false
 	}
@@ -104,7 +112,7 @@ func restarting(unit string) bool {
 // stopUnit stops a link's unit, also one that is about to be started anew. One
 // that is gone is no error.
 func stopUnit(unit string) error {
-	m := FindManager(os.Getuid())
+	m := manager(os.Getuid())
 	if m == nil {
 		return nil // it went with the manager
 	}
