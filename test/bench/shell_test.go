@@ -43,8 +43,8 @@ const shells = `{
     {
       packages.${system}.descriptor = web.descriptor;
       devShells.${system} = {
-        with = shell (nuc.shellHook [ web ]);
-        without = shell "";
+        containers = shell (nuc.shellHook [ web ]);
+        plain = shell "";
       };
     };
 }
@@ -64,8 +64,8 @@ func shellEnter() *row {
 	return &row{
 		Name: "shell-enter", Unit: "ms", About: "nix develop -c true, of a shell whose container runs",
 		Subjects: []*subject{
-			{Name: "nuc", run: enter("with")},
-			{Name: withoutNuc, run: enter("without")},
+			{Name: "nuc", run: enter("containers")},
+			{Name: withoutNuc, run: enter("plain")},
 		},
 		Wanted: []wanted{{Plus: 40, Of: withoutNuc}},
 		runs:   21, warmUps: 2,
