@@ -134,12 +134,14 @@ in
       removeAttrs given (
         [
           "containers"
+          "packages"
           "pkgs"
         ]
         ++ attrNames settings
       )
       // {
-        packages = (given.packages or [ ]) ++ [ nuc ];
+        # mkShell knows packages since 21.05 only, and does the same with them.
+        nativeBuildInputs = (given.packages or [ ]) ++ [ nuc ] ++ (given.nativeBuildInputs or [ ]);
         shellHook = hook "mkShell" given own + (given.shellHook or "");
       }
     );

@@ -482,4 +482,45 @@ in
       old = lib.versionOlder (lib.getVersion (containerOf [ base ]).pkgs.sudo) "1.9.13";
     in
     expect old (lib.any (contains "-sudo-") ((descriptorOf { }).rootOwned or [ ]));
+
+  # mkShell of nixpkgs itself, with a hook that has the descriptor built.
+  shell =
+    let
+      container = containerOf [
+        base
+        (
+          { config, nucLib, ... }:
+          {
+            services.postgresql.enable = true;
+            nuc.ports = nucLib.ports.forward 10000 (nucLib.ports.postgresql config);
+            nuc.env = nucLib.env.postgresql config;
+          }
+        )
+      ];
+      shell = nuc.mkShell {
+        containers = [ container ];
+        nuc = container.pkgs.hello;
+        PGUSER = "ana";
+      };
+    in
+    expect
+      {
+        env = {
+          PGHOST = "127.0.0.1";
+          PGPORT = "15432";
+        };
+        derivation = true;
+        exports = true;
+        builds = true;
+        user = "ana";
+      }
+      {
+        inherit (container) env;
+        derivation = lib.hasSuffix ".drv" (discard shell.drvPath);
+        exports = lib.hasPrefix "export PGHOST=127.0.0.1\nexport PGPORT=15432\n" (discard shell.shellHook);
+        builds = lib.any (lib.hasSuffix "-nuc-web.json.drv") (
+          builtins.attrNames (builtins.getContext shell.shellHook)
+        );
+        user = shell.PGUSER;
+      };
 }

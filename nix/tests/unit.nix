@@ -645,7 +645,7 @@ in
   shell =
     expect
       {
-        packages = [
+        nativeBuildInputs = [
           "psql"
           "/nix/store/yyy-nuc"
         ];

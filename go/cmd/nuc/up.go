@@ -19,7 +19,7 @@ import (
 type upCommand struct {
 	Containers []string      `arg:"" name:"descriptor|name|project" optional:"" help:"Descriptors' files, names of containers that were started before, flake references (.#web), or folders with a flake.nix or configuration.nix. Without one: all containers of the folder you are in."`
 	Wait       bool          `default:"true" negatable:"" help:"Wait until the containers are ready."`
-	Detach     bool          `help:"Return at once. What goes wrong later is shown by nuc status and the next nuc up --detach."`
+	Detach     bool          `help:"Return at once, or when projects are built. What goes wrong later is shown by nuc status and the next nuc up --detach."`
 	Timeout    time.Duration `help:"How long to wait, instead of the descriptor's ready.timeoutSeconds (30s, 2m)."`
 	leaseFlags
 	Nixpkgs string `placeholder:"FOLDER" help:"The nixpkgs for folders with a configuration.nix, instead of NIX_PATH's or the one nuc is locked to."`

@@ -50,6 +50,63 @@ func TestOpenRefuses(t *testing.T) {
 	}
 }
 
+// TestRecycled: a number that another process has got is not its process.
+func TestRecycled(t *testing.T) {
+	const last = "/proc/sys/kernel/ns_last_pid"
+	if f, err := os.OpenFile(last, os.O_WRONLY, 0); err != nil {
+		t.Skip(err)
+	} else {
+		f.Close()
+	}
+	first := exec.Command("cat")
+	input, err := first.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := first.Start(); err != nil {
+		t.Fatal(err)
+	}
+	pid := first.Process.Pid
+	pidfd, err := Open(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pidfd.Close()
+	input.Close()
+	if err := first.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(20 * time.Second); ; {
+		if time.Now().After(deadline) {
+			t.Skip("others always were faster to get the number")
+		}
+		if err := os.WriteFile(last, []byte(strconv.Itoa(pid-1)), 0); err != nil {
+			t.Skip(err)
+		}
+		again := exec.Command("cat")
+		input, err := again.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := again.Start(); err != nil {
+			t.Fatal(err)
+		}
+		same := again.Process.Pid == pid
+		if same {
+			if id, ok := ID(pidfd); id != 0 || !ok || !Ended(pidfd) || Command(pidfd) != "" {
+				t.Errorf("it is process %d now, %q", id, Command(pidfd))
+			}
+		}
+		input.Close()
+		if err := again.Wait(); err != nil {
+			t.Fatal(err)
+		}
+		if same {
+			return
+		}
+	}
+}
+
 // threadOf is a thread of a process that is not its first.
 func threadOf(t *testing.T, pid int) int {
 	entries, err := os.ReadDir("/proc/" + strconv.Itoa(pid) + "/task")
