@@ -47,10 +47,6 @@ func TestLink(t *testing.T) {
 		fmt.Sprintf("MainPID=%d\nDescription=nuc link localhost:8090 → web:80\nActiveState=active", l.Pid); got != want {
 		t.Errorf("the unit:\n%s\nwant:\n%s", got, want)
 	}
-	// Neither the session's end nor that of the container is its end.
-	ana.must(t, "nuc restart web")
-	ana.eventually(t, patience, page)
-
 	ana.must(t, fmt.Sprintf("kill -9 %d", l.Pid))
 	ana.eventually(t, patience, page)
 	if again := ana.links(t)[name]; again.Pid == l.Pid || again.State != "listening" {
