@@ -88,6 +88,13 @@ func TestAsRoot(t *testing.T) {
 				h.Errorf("init runs as the host's root: %+v", p)
 			}
 		}
+		// The host's root is nobody inside: exec must not leave a command with it.
+		if got := h.Must("exec", "web", "sh", "-c", "id -u; id -g; grep -c '^CapEff:.*[1-9a-f]' /proc/self/status"); got != "0\n0\n1" {
+			h.Errorf("exec as the container's root: uid, gid and whether it has rights: %q, want 0, 0 and 1", got)
+		}
+		if got := h.Must("exec", "-u", "www-data", "web", "id", "-u"); got != "33" {
+			h.Errorf("exec -u www-data: uid %s, want 33", got)
+		}
 		if err := unix.Kill(h.Roles().Supervisor, unix.SIGKILL); err != nil {
 			h.Fatal(err)
 		}

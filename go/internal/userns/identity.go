@@ -26,7 +26,11 @@ func BecomeUser(uid, gid int, groups []uint32) error {
 	if _, _, errno := unix.RawSyscall(unix.SYS_SETRESGID, uintptr(gid), uintptr(gid), uintptr(gid)); errno != 0 {
 		return os.NewSyscallError("setresgid", errno)
 	}
+	// Run by root, the thread is the host's root still, who is nobody here.
 	if uid == 0 {
+		if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, 0, 0, 0); errno != 0 {
+			return os.NewSyscallError("setresuid", errno)
+		}
 		return nil
 	}
 	if err := unix.Prctl(unix.PR_SET_KEEPCAPS, 1, 0, 0, 0); err != nil {
