@@ -245,9 +245,11 @@ let
         asHost = "nothing, as ${mode} is host: leave it out";
         noWayOut = "nothing, as ${outbound} is false: leave it out, or make that true";
         ports = v.ports or [ ];
-        activated =
-          typeOf ports != "list"
-          || builtins.any (port: typeOf port == "set" && (port.socketActivation or false) != false) ports;
+        anyPort =
+          key:
+          typeOf ports == "list"
+          && builtins.any (port: typeOf port == "set" && (port.${key} or false) != false) ports;
+        activated = typeOf ports != "list" || anyPort "socketActivation";
       in
       (
         if isHost then
@@ -269,6 +271,8 @@ let
           ++ refuse "mtu" noWayOut
         else if (v.allow or null) == [ ] then
           refuse "allow" "at least one entry: leave it out for no limit; ${outbound} false is no way out"
+        else if anyPort "handOver" then
+          refuse "allow" "nothing, as a port has handOver: leave one of the two out: whoever has a socket of the host can reach what the host reaches"
         else
           [ ]
       )
@@ -302,8 +306,6 @@ let
       ++ (
         if isOn "handOver" && typeOf host == "int" && isPort container && host != container then
           refuse "host" "${toString container}, the port in the container, as handOver is true: make the two the same, or leave handOver out"
-        else if host == 0 && (v.count or 1) != 1 then
-          refuse "count" "1, as host is 0: the kernel chooses one port at a time: give host the first one of the range"
         else
           beyond path v "host" ++ beyond path v "container"
       );

@@ -282,7 +282,7 @@ var networkKeys = []key{
 	{
 		name: "allow", kind: isStrings, rule: ruleAllow, example: `["10.0.0.0/8", "[2001:db8::1]:443", "example.org:443/tcp"]`,
 		at:  func(d *Descriptor) any { return &d.Network.Allow },
-		doc: "The only places that the way out leads to: an address or a network, with or without a port, or a name with a port; IPv6 with a port is in brackets. `/tcp` or `/udp` after the port is that protocol only. Names are looked up on the host, at the start and when its network changes. Nobody in the container gets rights over its network then. Without it, there is no limit. Only with `network.outbound`.",
+		doc: "The only places that the way out leads to: an address or a network, with or without a port, or a name with a port; IPv6 with a port is in brackets. `/tcp` or `/udp` after the port is that protocol only. Names are looked up on the host, at the start and when its network changes. Nobody in the container gets rights over its network then. Without it, there is no limit. Only with `network.outbound`, and not beside a port with `handOver`.",
 	},
 	{
 		name: "mtu", kind: isInteger, unit: "bytes", min: minMTU, max: maxMTU, example: `1500`,

@@ -40,6 +40,8 @@ func checkNetwork(r *reader, o *object) {
 		}
 	} else if m := o.get("allow"); m != nil && !m.bad && len(n.Allow) == 0 {
 		r.refuseMember(m, "at least one entry", "leave it out for no limit; network.outbound false is no way out")
+	} else if m != nil && slices.ContainsFunc(n.Ports, func(p Port) bool { return p.HandOver }) {
+		r.refuseMember(m, "nothing, as a port has handOver", "leave one of the two out: whoever has a socket of the host can reach what the host reaches")
 	}
 	activated := func(p Port) bool { return p.SocketActivation }
 	if m := o.get("idleStopSeconds"); m != nil && o.good("ports") && !slices.ContainsFunc(n.Ports, activated) {

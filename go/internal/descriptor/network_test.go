@@ -13,6 +13,7 @@ func TestReadRefusesNetworks(t *testing.T) {
 		{"allow without outbound", with(`"network":{"outbound":false,"allow":["::/0"]}`), Problems{{"network.allow", `["::/0"]`, noWayOut, "leave it out, or make network.outbound true"}}},
 		{"mtu without outbound", with(`"network":{"mtu":1500,"outbound":false}`), Problems{{"network.mtu", "1500", noWayOut, "leave it out, or make network.outbound true"}}},
 		{"nothing allowed", with(`"network":{"allow":[]}`), Problems{{"network.allow", "[]", "at least one entry", "leave it out for no limit; network.outbound false is no way out"}}},
+		{"allow beside a socket of the host", with(`"network":{"allow":["::/0"],"ports":[{"host":80,"container":80,"handOver":true}]}`), Problems{{"network.allow", `["::/0"]`, "nothing, as a port has handOver", "leave one of the two out: whoever has a socket of the host can reach what the host reaches"}}},
 		{"allowed name without a port", with(`"network":{"allow":["::1:443","example.org"]}`), Problems{{"network.allow[1]", `"example.org"`, wantAllow, "a name needs a port: example.org:443"}}},
 		{"mtu below IPv6's", with(`"network":{"mtu":1279}`), Problems{{"network.mtu", "1279", "an integer from 1280 to 65520", ""}}},
 		{"name server by name", with(`"network":{"dns":["9.9.9.9","dns.quad9.net"]}`), Problems{{"network.dns[1]", `"dns.quad9.net"`, wantAddr, ""}}},

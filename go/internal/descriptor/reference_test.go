@@ -440,6 +440,8 @@ var objectSchemas = map[string]string{
 		{"if":{"required":["outbound"],"properties":{"outbound":{"const":false}}},
 			"then":{"properties":{"hostLoopback":{"const":false},"allow":false,"mtu":false}}},
 		{"properties":{"allow":{"minItems":1}}},
+		{"if":{"required":["ports"],"properties":{"ports":{"contains":{"required":["handOver"],"properties":{"handOver":{"const":true}}}}}},
+			"then":{"properties":{"allow":false}}},
 		{"if":{"required":["idleStopSeconds"]},"then":{"required":["ports"],"properties":{"ports":{
 			"contains":{"required":["socketActivation"],"properties":{"socketActivation":{"const":true}}}}}}}]`,
 	"network.ports[]": `[
@@ -448,7 +450,7 @@ var objectSchemas = map[string]string{
 				{"required":["handOver"],"properties":{"handOver":{"const":true}}}]},
 			"then":{"properties":{"proxyProtocol":{"const":false},"socketActivation":{"const":false}}}},
 		{"if":{"properties":{"host":{"const":0}}},
-			"then":{"properties":{"count":{"maximum":1},"handOver":{"const":false}}}}]`,
+			"then":{"properties":{"handOver":{"const":false}}}}]`,
 }
 
 func reference(r rule) members {

@@ -31,9 +31,9 @@
         protocol = "udp";
       }
       {
-        host = 8080;
+        host = 0;
         container = 8080;
-        handOver = true;
+        count = 2;
       }
       {
         host = 8443;

@@ -37,6 +37,11 @@
       container = 80;
       address = "2001:db8::1";
     }
+    {
+      host = 8080;
+      container = 8080;
+      handOver = true;
+    }
   ];
   ready = {
     notify = false;
