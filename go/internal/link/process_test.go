@@ -124,7 +124,7 @@ func TestMake(t *testing.T) {
 		st, err := Query(l)
 		return err == nil && st.State == Killed
 	})
-	if st, err = m.Make(s); err != nil {
+	if _, err = m.Make(s); err != nil {
 		t.Fatalf("made again: %v", err)
 	}
 	if got := greeting(t, path); got != "hello" {
