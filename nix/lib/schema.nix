@@ -168,6 +168,11 @@ object
     dependsOn = list (rule "name") // {
       also = "dependsOn";
     };
+    restart = enum [
+      "no"
+      "on-failure"
+      "always"
+    ];
     resources = object [ ] {
       memoryMax = atLeast mebibyte;
       memoryHigh = atLeast mebibyte;

@@ -4,15 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"syscall"
 	"time"
 
-	"github.com/hashicorp/go-hclog"
-	"golang.org/x/sys/unix"
-
-	"github.com/nix-user-containers/nuc/go/internal/descriptor"
 	"github.com/nix-user-containers/nuc/go/internal/keeper"
 	"github.com/nix-user-containers/nuc/go/internal/seqpacket"
 	"github.com/nix-user-containers/nuc/go/internal/state"
@@ -39,6 +34,9 @@ func (c *context) launch(t *target, o startOptions) (*seqpacket.Conn, *superviso
 			continue
 		case errors.Is(err, supervisor.ErrNotRunning):
 			conn, err = c.spawn(t, o)
+		}
+		if errors.Is(err, errFaster) {
+			continue
 		}
 		if err != nil {
 			return nil, nil, err
@@ -90,8 +88,34 @@ func released(container state.Container) error {
 	return nil
 }
 
-// spawn starts a supervisor in the background.
+// spawn starts a supervisor in the background: as a service where the user's
+// systemd is to have it, else as a process. It is errFaster where another one
+// is about to do so.
 func (c *context) spawn(t *target, o startOptions) (*seqpacket.Conn, error) {
+	self, err := ownPath()
+	if err != nil {
+		return nil, err
+	}
+	var conn *seqpacket.Conn
+	if m := manager(c.folders.Runtime); m != nil {
+		conn, err = c.serve(m, t, o)
+	} else {
+		conn, err = fork(t.descriptor.Name)
+	}
+	if err == nil {
+		err = conn.Send(launchOrder{Nuc: self, Source: t.source, Origin: t.originText(), StorePath: t.storePath, Folders: c.folders, LogLevel: c.logLevel, LogJSON: c.logJSON, Lease: o.lease}, o.leased...)
+		if err != nil {
+			conn.Close()
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("container %s: starting its supervisor: %w", t.descriptor.Name, err)
+	}
+	return conn, nil
+}
+
+// fork starts a supervisor as a process.
+func fork(name string) (*seqpacket.Conn, error) {
 	conn, peer, err := seqpacket.Pair()
 	if err != nil {
 		return nil, err
@@ -108,29 +132,17 @@ func (c *context) spawn(t *target, o startOptions) (*seqpacket.Conn, error) {
 	image, err := userns.Image()
 	if err != nil {
 		conn.Close()
-		return nil, fmt.Errorf("container %s: %w", t.descriptor.Name, err)
+		return nil, err
 	}
 	defer image.Close()
-	self, err := os.Executable()
-	if err != nil {
-		conn.Close()
-		return nil, fmt.Errorf("container %s: %w", t.descriptor.Name, err)
-	}
-	program, arguments, environment := scoped(t.descriptor.Name, fmt.Sprintf("/proc/self/fd/%d", fdProgram), roleSupervisor, t.descriptor.Name)
-	if program == "" {
-		program, arguments, environment = userns.ImagePath(image), []string{roleSupervisor, t.descriptor.Name}, os.Environ()
-	}
-	_, err = syscall.ForkExec(program, arguments, &syscall.ProcAttr{
-		Dir: "/", Env: environment,
+	_, err = syscall.ForkExec(userns.ImagePath(image), []string{roleSupervisor, name}, &syscall.ProcAttr{
+		Dir: "/", Env: os.Environ(),
 		Files: []uintptr{null.Fd(), null.Fd(), null.Fd(), fdReport: peer.Fd(), fdProgram: image.Fd()},
 		Sys:   &syscall.SysProcAttr{Setsid: true},
 	})
-	if err == nil {
-		err = conn.Send(launchOrder{Nuc: self, Source: t.source, Origin: t.originText(), StorePath: t.storePath, Folders: c.folders, LogLevel: c.logLevel, LogJSON: c.logJSON, Lease: o.lease}, o.leased...)
-	}
 	if err != nil {
 		conn.Close()
-		return nil, fmt.Errorf("container %s: starting its supervisor: %w", t.descriptor.Name, err)
+		return nil, err
 	}
 	return conn, nil
 }
@@ -174,89 +186,4 @@ func (c *context) join(t *target, o startOptions) (*seqpacket.Conn, error) {
 		return nil, supervisor.ErrStopping
 	}
 	return conn, nil
-}
-
-const roleSupervisor = "nuc-supervisor"
-
-// What stands where in the table of file descriptors of a supervisor in the
-// background.
-const (
-	fdReport  = 3
-	fdProgram = 4
-)
-
-// launchOrder is what a supervisor in the background is told by `nuc up`, over
-// its fd 3.
-type launchOrder struct {
-	Source []byte `json:"source"`
-	Origin []byte `json:"origin,omitempty"`
-	// Nuc is its own path, which the copy that is executed does not know.
-	Nuc       string        `json:"nuc"`
-	StorePath string        `json:"storePath,omitempty"`
-	Folders   state.Folders `json:"folders"`
-	LogLevel  string        `json:"logLevel"`
-	LogJSON   bool          `json:"logJSON"`
-	// Lease is for the pidfds that come with the order.
-	Lease supervisor.LeaseOrder `json:"lease"`
-}
-
-// supervisorMain is a supervisor in the background.
-func supervisorMain() error {
-	_ = unix.CloseRange(fdReport, ^uint(0), unix.CLOSE_RANGE_CLOEXEC)
-	program := userns.ProgramFrom(os.NewFile(fdProgram, "nuc-image"))
-	// Executing the copy, which can't be read, takes the user's own /proc/PID
-	// from the user; a supervisor has nothing to hide from its user.
-	_ = unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0)
-	report, err := seqpacket.FromFile(os.NewFile(fdReport, "report"))
-	if err != nil {
-		return err
-	}
-	fail := func(err error) error {
-		var held supervisor.HeldError
-		_ = report.Send(supervisor.Status{State: supervisor.Failed, Reason: err.Error(), Held: errors.As(err, &held)})
-		return err
-	}
-	m, err := report.Receive()
-	if err != nil {
-		return err
-	}
-	defer m.Close()
-	var order launchOrder
-	if err := m.Decode(&order); err != nil {
-		return fail(err)
-	}
-	d, err := descriptor.Read(order.Source)
-	if err != nil {
-		return fail(err)
-	}
-	container := order.Folders.Container(d.Name)
-	signal.Ignore(unix.SIGHUP)
-	output := &lateFile{path: filepath.Join(container.State, "supervisor.log")}
-	log := hclog.New(&hclog.LoggerOptions{Name: "nuc", Level: hclog.LevelFromString(order.LogLevel), Output: output, JSONFormat: order.LogJSON})
-	_, err = supervisor.Start(supervisor.Options{
-		Links: declaredLinks(order.Folders, order.Nuc, log), Log: log, Descriptor: d, Source: order.Source, Origin: order.Origin, StorePath: order.StorePath, Container: container,
-		Cache: order.Folders.Cache, Report: report, Program: program, Lease: &order.Lease, LeasedTo: m.TakeAll(),
-	}, func(s *supervisor.Supervisor) { go stopOnSignal(s, unix.SIGINT, unix.SIGTERM) })
-	if err != nil {
-		return fail(err)
-	}
-	return nil
-}
-
-// lateFile is a log that is made when there is something to say: by then its
-// folder is there, and a start that is refused leaves no file.
-type lateFile struct {
-	path string
-	file *os.File
-}
-
-func (l *lateFile) Write(p []byte) (int, error) {
-	if l.file == nil {
-		f, err := os.OpenFile(l.path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-		if err != nil {
-			return 0, err
-		}
-		l.file = f
-	}
-	return l.file.Write(p)
 }

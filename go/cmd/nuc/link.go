@@ -15,6 +15,7 @@ import (
 	"github.com/nix-user-containers/nuc/go/internal/link"
 	"github.com/nix-user-containers/nuc/go/internal/socket"
 	"github.com/nix-user-containers/nuc/go/internal/state"
+	"github.com/nix-user-containers/nuc/go/internal/unit"
 )
 
 type linkCommand struct {
@@ -73,7 +74,7 @@ func (c *context) maker() (*link.Maker, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &link.Maker{Folders: c.folders, Program: self, Manager: link.FindManager(c.folders, os.Getuid())}, nil
+	return &link.Maker{Folders: c.folders, Program: self, Manager: unit.Of(c.folders.Runtime, os.Getuid())}, nil
 }
 
 // linkText is where a link listens and where it leads.
@@ -475,7 +476,7 @@ func declaredLinks(f state.Folders, program string, log hclog.Logger) func(*desc
 			if d == nil || len(d.Links) == 0 {
 				return // most have none, and start as fast without
 			}
-			m := link.Maker{Folders: f, Program: program, Manager: link.FindManager(f, os.Getuid())}
+			m := link.Maker{Folders: f, Program: program, Manager: unit.Of(f.Runtime, os.Getuid())}
 			links = link.NewDeclarations(m, func(text string) { log.Warn(text) })
 		}
 		links.Apply(d)

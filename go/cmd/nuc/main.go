@@ -50,7 +50,9 @@ func main() {
 	}
 	if role != nil {
 		if err := role(); err != nil {
-			os.Exit(statusFailed)
+			status := exitStatus{status: statusFailed}
+			_ = errors.As(err, &status)
+			os.Exit(status.status)
 		}
 		return
 	}
@@ -93,6 +95,8 @@ var commands = []struct {
 	{"stop", "Stop containers cleanly.", newCommand[stopCommand], nil},
 	{"restart", "Stop containers and start them again.", newCommand[restartCommand], nil},
 	{"kill", "Kill containers at once.", newCommand[killCommand], nil},
+	{"enable", "Have containers started at login, or at boot.", newCommand[enableCommand], nil},
+	{"disable", "Undo enable.", newCommand[disableCommand], nil},
 	{"rm", "Remove stopped containers.", newCommand[rmCommand], nil},
 	{"ps", "List containers.", newCommand[psCommand], []string{`aliases:"ls"`}},
 	{"stats", "Show what containers use.", newCommand[statsCommand], nil},

@@ -358,6 +358,9 @@ func (d *detail) print(c *context) error {
 	if d.ReadySeconds > 0 {
 		row("ready after", "%.2f s", d.ReadySeconds)
 	}
+	if d.Restarts > 0 {
+		row("restarts", "%d", d.Restarts)
+	}
 	if d.Reboots > 0 {
 		row("reboots", "%d", d.Reboots)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/nix-user-containers/nuc/go/internal/console"
@@ -94,7 +95,12 @@ func (r *rmCommand) one(container state.Container) error {
 	case !r.State:
 		err = container.Forget()
 	}
-	return errors.Join(err, lock.Tidy())
+	err = errors.Join(err, lock.Tidy())
+	// Else systemd would go on starting it.
+	if m := manager(filepath.Dir(container.Runtime)); m != nil && err == nil {
+		err = disable(m, container.Name)
+	}
+	return err
 }
 
 const roleRemove = "nuc-remove"

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -134,12 +135,25 @@ func stopAll(containers []state.Container, kill bool, timeout time.Duration) err
 	return errors.Join(errs...)
 }
 
+// stopRestart keeps systemd from starting a supervisor anew that was killed.
+func stopRestart(container state.Container) error {
+	name := container.Name
+	m := manager(filepath.Dir(container.Runtime))
+	if m == nil || !m.Active(unitName(name)) {
+		return nil
+	}
+	if err := m.Stop(unitName(name)); err != nil {
+		return fmt.Errorf("container %s: stopping %s: %w", name, unitName(name), err)
+	}
+	return nil
+}
+
 // stopOne asks a container's supervisor to stop it and waits until the lock is
 // free, so that a start that follows does not meet it.
 func stopOne(container state.Container, kill bool, timeout time.Duration) error {
 	conn, err := supervisor.Connect(container)
 	if errors.Is(err, supervisor.ErrNotRunning) && !container.Held() {
-		return nil
+		return stopRestart(container)
 	}
 	if err != nil {
 		if container.Held() {

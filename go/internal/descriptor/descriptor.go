@@ -14,20 +14,29 @@ const Version = 1
 // Descriptor describes one container. Read returns it with every default
 // filled in, so that no other package knows a default.
 type Descriptor struct {
-	Version   int        `json:"version"`
-	Name      string     `json:"name"`
-	System    System     `json:"system"`
-	Root      Root       `json:"root"`
-	Mounts    []Mount    `json:"mounts,omitempty"`
-	RootOwned []string   `json:"rootOwned,omitempty"`
-	Devices   []string   `json:"devices,omitempty"`
-	IDs       IDs        `json:"ids"`
-	Network   Network    `json:"network"`
-	Links     []Link     `json:"links,omitempty"`
-	DependsOn []string   `json:"dependsOn,omitempty"`
+	Version   int      `json:"version"`
+	Name      string   `json:"name"`
+	System    System   `json:"system"`
+	Root      Root     `json:"root"`
+	Mounts    []Mount  `json:"mounts,omitempty"`
+	RootOwned []string `json:"rootOwned,omitempty"`
+	Devices   []string `json:"devices,omitempty"`
+	IDs       IDs      `json:"ids"`
+	Network   Network  `json:"network"`
+	Links     []Link   `json:"links,omitempty"`
+	DependsOn []string `json:"dependsOn,omitempty"`
+	// Restart is RestartNo, RestartOnFailure or RestartAlways.
+	Restart   string     `json:"restart,omitempty"`
 	Resources *Resources `json:"resources,omitempty"`
 	Ready     Ready      `json:"ready"`
 }
+
+// Values of restart.
+const (
+	RestartNo        = "no"
+	RestartOnFailure = "on-failure"
+	RestartAlways    = "always"
+)
 
 // System says what runs as pid 1 and how it is switched and stopped.
 type System struct {

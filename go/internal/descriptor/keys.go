@@ -131,6 +131,11 @@ var keys = []key{
 		doc: "Names of containers that are started before this one.",
 	},
 	{
+		name: "restart", kind: isString, enum: []string{RestartNo, RestartOnFailure, RestartAlways}, def: `"no"`, example: `"on-failure"`,
+		at:  func(d *Descriptor) any { return &d.Restart },
+		doc: "When a container in the background is started again that has ended by itself: never, when it failed, or also after a poweroff inside. A first start that fails is not repeated, nor what `nuc stop` or systemd has stopped. Pauses between starts grow from 1 s to 1 min, and begin anew after a minute of running. With `socketActivation` it is clients who start it again.",
+	},
+	{
 		name: "resources", kind: isObject, example: `{ "memoryMax": 1073741824 }`, fields: resourcesKeys,
 		begin: func(d *Descriptor) { d.Resources = &Resources{} },
 		doc:   "Limits of everything in the container together (cgroup v2). A limit whose controller isn't delegated to you is refused at the start, unless `resources.optional`.",

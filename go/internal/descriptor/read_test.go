@@ -38,7 +38,7 @@ const (
 	asHost       = "nothing, as network.mode is host"
 	noWayOut     = "nothing, as network.outbound is false"
 	another      = "choose another port, or another address"
-	topKeys      = "known are version, name, system, root, mounts, rootOwned, devices, ids, network, links, dependsOn, resources, ready"
+	topKeys      = "known are version, name, system, root, mounts, rootOwned, devices, ids, network, links, dependsOn, restart, resources, ready"
 )
 
 // with adds members to the least descriptor.
@@ -326,6 +326,7 @@ func TestReadFillsDefaults(t *testing.T) {
 			Root:    Root{State: true},
 			IDs:     IDs{Count: 65536},
 			Network: Network{Mode: NetworkPrivate, Outbound: true},
+			Restart: RestartNo,
 			Ready:   Ready{Notify: true, TimeoutSeconds: 90},
 		}
 	}

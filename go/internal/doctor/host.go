@@ -33,7 +33,7 @@ func delegation(e *Environment) verdict {
 	x, controllers, err := e.Cgroup()
 	if err != nil && e.exists(fmt.Sprintf("/run/user/%d/systemd/private", e.UID)) {
 		if _, lerr := e.LookPath("systemd-run"); lerr == nil {
-			return ok("%s is not delegated, but your systemd gives each container a scope of its own", x)
+			return ok("%s is not delegated, but your systemd gives each container one of its own", x)
 		}
 	}
 	if err != nil {

@@ -56,7 +56,7 @@ func TestName(t *testing.T) {
 		if got := test.spec.Text(); got != test.text {
 			t.Errorf("text %q, want %q", got, test.text)
 		}
-		if got := unit(test.spec.Name()); test.unit != "" && got != test.unit || len(got) > 255 {
+		if got := unitName(test.spec.Name()); test.unit != "" && got != test.unit || len(got) > 255 {
 			t.Errorf("unit %q, want %q", got, test.unit)
 		}
 	}
@@ -121,13 +121,12 @@ func TestDeclared(t *testing.T) {
 	}
 }
 
-func TestUnitArguments(t *testing.T) {
-	m := &Manager{}
-	got := m.arguments("host-80-web-80", "localhost:80 → 100%", []string{"/opt/a$b/nuc", Role, "host-80-web-80", "/run/user/1000/nuc"})
+func TestService(t *testing.T) {
+	got := service("host-80-web-80", "localhost:80 → web:80", []string{"/opt/nuc", Role}).Arguments()
 	want := []string{
-		"--user", "--quiet", "--collect", "--unit=nuc-link-host-80-web-80.service", "--description=nuc link localhost:80 → 100%",
+		"--user", "--quiet", "--collect", "--unit=nuc-link-host-80-web-80.service", "--description=nuc link localhost:80 → web:80",
 		"--service-type=exec", "--property=Restart=on-failure", "--property=RestartSec=100ms", "--property=RestartPreventExitStatus=78",
-		"--working-directory=/", "--", "/opt/a$$b/nuc", "nuc-link", "host-80-web-80", "/run/user/1000/nuc",
+		"--working-directory=/", "--", "/opt/nuc", "nuc-link",
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("%q\nwant %q", got, want)

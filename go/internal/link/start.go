@@ -13,6 +13,7 @@ import (
 
 	"github.com/nix-user-containers/nuc/go/internal/seqpacket"
 	"github.com/nix-user-containers/nuc/go/internal/state"
+	"github.com/nix-user-containers/nuc/go/internal/unit"
 )
 
 // patience is how long a link's process may take to say that it listens.
@@ -24,7 +25,7 @@ type Maker struct {
 	// Program is nuc's own path.
 	Program string
 	// Manager runs the processes; nil has them started in the background.
-	Manager *Manager
+	Manager *unit.Manager
 	// Exited, if not nil, is called when a process in the background has ended.
 	Exited func(l state.Link)
 }
@@ -86,7 +87,7 @@ func (m *Maker) make(l state.Link, s *Spec) (*Status, error) {
 	defer reports.Close()
 	_ = reports.SetDeadline(time.Now().Add(patience))
 	if m.Manager != nil {
-		err = m.Manager.start(l.Name, s.Text(), []string{m.Program, Role, l.Name, m.Folders.Runtime})
+		err = m.Manager.Start(service(l.Name, s.Text(), []string{m.Program, Role, l.Name, m.Folders.Runtime}))
 	} else {
 		err = m.background(l, func() { _ = reports.SetDeadline(time.Unix(1, 0)) })
 	}
@@ -139,7 +140,7 @@ func (m *Maker) prepare(l state.Link, s *Spec) (*net.UnixListener, error) {
 		return nil, err
 	}
 	if m.Manager != nil {
-		if err := l.Write(unitFile, []byte(unit(l.Name))); err != nil {
+		if err := l.Write(unitFile, []byte(unitName(l.Name))); err != nil {
 			return nil, err
 		}
 	}

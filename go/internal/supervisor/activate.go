@@ -56,6 +56,7 @@ type activation struct {
 	wholly    bool                // it was asked to end, not only this run
 	idle      bool                // this run ends as nobody uses it
 	wasUp     bool                // this run has been up
+	everUp    bool                // one of them has
 	runs      int                 // that have ended
 	failures  int                 // of these, since one was up
 }
@@ -91,7 +92,7 @@ func (s *Supervisor) enter(p phase) {
 	s.mu.Lock()
 	s.phase = p
 	if p == phaseUp {
-		s.wasUp, s.failures = true, 0
+		s.wasUp, s.everUp, s.failures = true, true, 0
 	}
 	s.mu.Unlock()
 	s.arrange()

@@ -116,6 +116,8 @@ type Status struct {
 	Held bool `json:"held,omitempty"`
 	// Reboots counts init's reboots in this run.
 	Reboots int `json:"reboots,omitempty"`
+	// Restarts counts how often it was started again after it had ended by itself.
+	Restarts int `json:"restarts,omitempty"`
 }
 
 // Port is a declared port, or a range of them, as it is in force.

@@ -48,9 +48,13 @@ type Options struct {
 	Copying func(path string, files int)
 	// Report, if not nil, gets a Status at each change until the start is over.
 	Report *seqpacket.Conn
+	// Manager, if not nil, is the service manager that runs the supervisor.
+	Manager *notify.Manager
 	// Links, if not nil, makes the links that a descriptor declares, in the
 	// background, and ends others that it made. Nil ends all, before it returns.
 	Links func(*descriptor.Descriptor)
+	// Restart has the descriptor's restart count.
+	Restart bool
 	// Program is the sealed copy of nuc that the caller executes, if it does.
 	Program *userns.Program
 	// Lease, if not nil, has the container stopped when the processes of LeasedTo
@@ -70,6 +74,7 @@ type Supervisor struct {
 	control *net.UnixListener
 	serving bool // the control socket is
 	uuid    string
+	short   int // runs in a row that were short
 	// updating is held while another descriptor is taken over, and while a run
 	// begins or ends.
 	updating sync.Mutex
@@ -150,7 +155,13 @@ func Start(o Options, started func(*Supervisor)) (state.Exit, error) {
 	if o.Report != nil {
 		reports.Go(func() { s.stream(o.Report) })
 	}
+	if o.Manager != nil {
+		reports.Go(s.tellManager)
+	}
 	exit, err := s.supervise()
+	if o.Manager != nil && err == nil {
+		s.leaveManager()
+	}
 	left := s.dismissKeeper()
 	s.endLeases()
 	s.end(exit, err)
@@ -179,8 +190,10 @@ func (s *Supervisor) supervise() (state.Exit, error) {
 		if s.activated() && !s.awaitClient() {
 			return state.Exit{Time: time.Now(), Clean: true, Reason: "stopped while it listened"}, nil
 		}
+		begun := time.Now()
 		exit, err := s.run()
-		if s.final() {
+		again := !s.activated() && s.restarts(exit, err)
+		if s.final() && !again {
 			if err != nil {
 				return failed(err)
 			}
@@ -188,6 +201,9 @@ func (s *Supervisor) supervise() (state.Exit, error) {
 		}
 		s.clearRun(s.dismissKeeper())
 		s.noteRun(exit, err)
+		if again && !s.rest(time.Since(begun)) {
+			return state.Exit{Time: time.Now(), Clean: true, Reason: "stopped before it was started again"}, nil
+		}
 	}
 }
 

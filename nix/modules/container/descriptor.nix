@@ -116,6 +116,7 @@ in
     // nonEmpty "devices" cfg.devices
     // nonEmpty "links" (plain cfg.links)
     // nonEmpty "dependsOn" cfg.dependsOn
+    // lib.optionalAttrs (cfg.restart != "no") { inherit (cfg) restart; }
     // lib.optionalAttrs (resources != { }) {
       resources = resources // {
         inherit (cfg.resources) optional;

@@ -258,6 +258,16 @@ in
       description = "Names of containers that are started before this one.";
     };
 
+    restart = mkOption {
+      type = types.enum [
+        "no"
+        "on-failure"
+        "always"
+      ];
+      default = "no";
+      description = "When the container is started again that has ended by itself: never, when it failed, or also after a poweroff inside.";
+    };
+
     resources = {
       memoryMax = nullable types.int "Memory in bytes beyond which processes are killed.";
       memoryHigh = nullable types.int "Memory in bytes beyond which processes are slowed down and their memory is reclaimed.";

@@ -64,6 +64,7 @@
       address = "127.0.0.53";
     }
   ];
+  restart = "on-failure";
   dependsOn = [
     "db"
     "mail"
