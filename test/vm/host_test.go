@@ -94,7 +94,7 @@ func TestDiskFull(t *testing.T) {
 	ana.must(t, env+"nuc up "+ana.describe(t, small("a").with("root", ephemeral)))
 
 	// What the file system gives back when a write has failed is taken as well.
-	const fill = "cd /mnt/small && ! cat /dev/zero >fill 2>/dev/null && i=0 && while dd if=/dev/zero of=fill-$i bs=4k count=1 conv=fsync 2>/dev/null; do i=$((i+1)); done"
+	const fill = "cd /mnt/small && ! cat /dev/zero >fill 2>/dev/null && i=0 && while dd if=/dev/zero of=fill-$i bs=1 count=1 conv=fsync 2>/dev/null; do i=$((i+1)); done"
 	if r := ana.run(t, fill); r.code != 0 {
 		t.Fatalf("%s", r)
 	}

@@ -102,6 +102,9 @@ func (c Container) Append(descriptor []byte) (int, error) {
 		return 0, fmt.Errorf("state folder: %w", err)
 	}
 	if err := keepFile(filepath.Join(dir, strconv.Itoa(next)+".json"), descriptor); err != nil {
+		// A first start that came to nothing leaves no container.
+		_ = os.Remove(dir)
+		_ = os.Remove(c.State)
 		return 0, fmt.Errorf("recording generation %d: %w", next, err)
 	}
 	return next, nil
