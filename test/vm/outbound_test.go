@@ -18,13 +18,15 @@ func TestOutbound(t *testing.T) {
 		done`)
 	m.root.eventually(t, patience, "ss -Hltn sport = :7000 | grep -q . && ip netns exec outside ss -Hltn sport = :7000 | grep -q .")
 	t.Cleanup(func() { m.root.must(t, "pkill -f '[s]ystemd-socket-activate'; ip netns del outside") })
+	ana.must(t, "grep -qx 'hello from outside' </dev/tcp/192.0.2.2/7000 && grep -qx 'hello from ' </dev/tcp/127.0.0.1/7000")
 	ana.up(t, small("a"))
 	if st := ana.must(t, "nuc status a --json"); !strings.Contains(st, `"pasta`) {
 		t.Errorf("the way out is not pasta's: %s", st)
 	}
 	ana.must(t, `nuc exec a bash -c 'exec 3<>/dev/tcp/192.0.2.2/7000 && cat <&3' | grep -qx 'hello from outside'`)
-	// What listens on the host's own addresses is not for the container.
-	for _, address := range []string{"127.0.0.1", "10.0.2.2"} {
+	// What listens on the host's loopback is not for the container, by its own
+	// addresses and by its gateway's.
+	for _, address := range []string{"127.0.0.1", "::1", "10.117.99.2", "fd6e:7563::2"} {
 		if r := ana.run(t, "timeout 20 nuc exec a bash -c 'exec 3<>/dev/tcp/"+address+"/7000 && cat <&3'"); r.code == 0 {
 			t.Errorf("the host at %s: %s", address, r)
 		}
