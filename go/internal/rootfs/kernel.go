@@ -39,7 +39,7 @@ func (p *Plan) kernelFolders(t tree, s *Sources) (*Terminal, error) {
 	if err := t.mountNew("tmp", "tmpfs", plain, "mode", "1777", "source", "nuc"); err != nil {
 		return nil, fmt.Errorf("/tmp: %w", err)
 	}
-	if err := bind(t, "/run/host", s.host, true, false); err != nil {
+	if err := mountOn(t, "/run/host", s.host, s.locked[s.host]); err != nil {
 		return nil, fmt.Errorf("/run/host: %w", err)
 	}
 	term, err := p.dev(t, s)

@@ -62,6 +62,8 @@ type Sources struct {
 	rootOwned                 []int
 	devices                   []int
 	basic                     [len(basicDevices)]int
+	// locked are mounts of what is read-only, by the source's descriptor.
+	locked map[int]int
 }
 
 var basicDevices = [...]struct {
@@ -203,6 +205,10 @@ func (p *Plan) Build(s *Sources) (*Terminal, error) {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return nil, fmt.Errorf("making the mounts private: %w", err)
 	}
+	var err error
+	if s.locked, err = locked(s.base, p.readOnly(s)); err != nil {
+		return nil, err
+	}
 	root, err := p.rootMount(s)
 	if err != nil {
 		return nil, err
@@ -219,6 +225,20 @@ func (p *Plan) Build(s *Sources) (*Terminal, error) {
 		return nil, err
 	}
 	return term, enter(root)
+}
+
+// readOnly lists what the container's root must not be able to write to.
+func (p *Plan) readOnly(s *Sources) []source {
+	sources := []source{{what: "/run/host", fd: s.host}}
+	for i, m := range p.Mounts {
+		if m.Kind == descriptor.KindBind && m.ReadOnly && s.mounts[i] >= 0 {
+			sources = append(sources, source{fmt.Sprintf("mounts[%d]: %s", i, m.Source), s.mounts[i], m.Recursive})
+		}
+	}
+	for i, r := range p.RootOwned {
+		sources = append(sources, source{what: "rootOwned: " + r.Path, fd: s.rootOwned[i]})
+	}
+	return sources
 }
 
 // rootMount makes the root's mount, mounted on the base.
@@ -285,12 +305,18 @@ func (p *Plan) userMounts(t tree, s *Sources) error {
 		if m.Kind == descriptor.KindBind && s.mounts[i] < 0 {
 			continue // optional, and not there
 		}
-		if err := userMount(t, m, s.mounts[i]); err != nil {
+		var err error
+		if mnt, ok := s.locked[s.mounts[i]]; ok && m.Kind == descriptor.KindBind {
+			err = mountOn(t, m.Target, s.mounts[i], mnt)
+		} else {
+			err = userMount(t, m, s.mounts[i])
+		}
+		if err != nil {
 			return fmt.Errorf("mounts[%d]: %s: %w", i, m.Target, err)
 		}
 	}
 	for i, r := range p.RootOwned {
-		if err := bind(t, r.Path, s.rootOwned[i], true, false); err != nil {
+		if err := mountOn(t, r.Path, s.rootOwned[i], s.locked[s.rootOwned[i]]); err != nil {
 			return fmt.Errorf("rootOwned: %s: %w", r.Path, err)
 		}
 	}
@@ -329,11 +355,38 @@ func userMount(t tree, m descriptor.Mount, source int) error {
 	return attach(mnt, target)
 }
 
-// bind mounts what source is open on. Attributes are only ever added, so what
-// the host locked (read-only, nosuid, noexec) stays.
+// bind mounts what source is open on.
 func bind(t tree, target string, source int, readOnly, recursive bool) error {
+	mnt, err := bindMount(source, readOnly, recursive)
+	if err != nil {
+		return err
+	}
+	return mountOn(t, target, source, mnt)
+}
+
+// bindMount makes a mount of what source is open on. Attributes are only ever
+// added, so what the host locked (read-only, nosuid, noexec) stays.
+func bindMount(source int, readOnly, recursive bool) (int, error) {
+	mnt, err := clone(source, recursive)
+	if err != nil {
+		return -1, err
+	}
+	attr := uint64(unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOSUID)
+	if readOnly {
+		attr |= unix.MOUNT_ATTR_RDONLY
+	}
+	if err := restrict(mnt, attr, recursive); err != nil {
+		unix.Close(mnt)
+		return -1, err
+	}
+	return mnt, nil
+}
+
+// mountOn attaches a mount of source, which is closed.
+func mountOn(t tree, target string, source, mnt int) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(source, &st); err != nil {
+		unix.Close(mnt)
 		return err
 	}
 	at, err := -1, error(nil)
@@ -343,18 +396,7 @@ func bind(t tree, target string, source int, readOnly, recursive bool) error {
 		at, err = t.file(target)
 	}
 	if err != nil {
-		return err
-	}
-	mnt, err := clone(source, recursive)
-	if err != nil {
-		unix.Close(at)
-		return err
-	}
-	attr := uint64(unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOSUID)
-	if readOnly {
-		attr |= unix.MOUNT_ATTR_RDONLY
-	}
-	if err := restrict(mnt, attr, recursive); err != nil {
+		unix.Close(mnt)
 		return err
 	}
 	return attach(mnt, at)

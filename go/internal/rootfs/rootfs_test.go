@@ -531,11 +531,13 @@ func TestBuild(t *testing.T) {
 	}
 	write(t, dir+"/host/container-manager", "nuc\n")
 	write(t, dir+"/source/secret", "x")
+	write(t, dir+"/source/file", "")
 	p := Plan{
 		Base: dir + "/base", HostFolder: dir + "/host",
 		Mounts: []descriptor.Mount{
 			{Kind: descriptor.KindBind, Source: dir + "/source", Target: "/srv/bound", ReadOnly: true},
 			{Kind: descriptor.KindBind, Source: dir + "/none", Target: "/srv/none", Optional: true},
+			{Kind: descriptor.KindBind, Source: dir + "/source/secret", Target: "/srv/bound/file", ReadOnly: true, Recursive: true},
 			{Kind: "tmpfs", Target: "/srv/tmpfs", SizeBytes: 1 << 20},
 		},
 		Files: map[string]string{"/etc/hostname": "web\n"},
@@ -567,6 +569,17 @@ func TestBuild(t *testing.T) {
 	for path, want := range map[string]string{"/etc/hostname": "web\n", "/run/host/container-manager": "nuc\n", "/srv/bound/secret": "x"} {
 		if data, err := os.ReadFile(path); err != nil || string(data) != want {
 			t.Errorf("%s: %q, %v", path, data, err)
+		}
+	}
+	// What the container's root would try (hostile case 10).
+	for _, path := range []string{"/srv/bound", "/srv/bound/file", "/run/host"} {
+		for _, flags := range []uintptr{0, unix.MS_NOSUID | unix.MS_NODEV} {
+			if err := unix.Mount("", path, "", unix.MS_BIND|unix.MS_REMOUNT|flags, ""); err == nil {
+				t.Errorf("%s could be made writable (%#x)", path, flags)
+			}
+		}
+		if err := unix.MountSetattr(unix.AT_FDCWD, path, 0, &unix.MountAttr{Attr_clr: unix.MOUNT_ATTR_RDONLY}); err == nil {
+			t.Errorf("%s could be made writable by mount_setattr", path)
 		}
 	}
 	for _, path := range []string{"/srv/bound/new", "/run/host/new", "/sys/new"} {

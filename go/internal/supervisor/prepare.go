@@ -318,12 +318,8 @@ func (s *Supervisor) hostFolder(uuid string) error {
 		content["os-release"] = string(release)
 	}
 	for name, text := range content {
-		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-			return fmt.Errorf("runtime folder: %w", err)
-		}
-		if err := unix.Chmod(path, 0o644); err != nil {
-			return fmt.Errorf("runtime folder: %w", err)
+		if err := s.publish(name, text); err != nil {
+			return err
 		}
 	}
 	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)

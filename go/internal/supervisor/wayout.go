@@ -405,13 +405,21 @@ func (s *Supervisor) publishChanges(old, d *descriptor.Descriptor) {
 	w.changed()
 }
 
-// publish puts a file into the folder that is /run/host in the container.
+// publish puts a file into the folder that is /run/host in the container. No
+// link that might be there is followed.
 func (s *Supervisor) publish(name, text string) error {
 	path := filepath.Join(s.o.Container.Runtime, hostFolder, name)
 	part := path + ".part"
-	err := os.WriteFile(part, []byte(text), 0o644)
+	_ = os.Remove(part)
+	f, err := os.OpenFile(part, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 	if err == nil {
-		err = os.Chmod(part, 0o644) // whatever the umask is
+		_, err = f.WriteString(text)
+		if err == nil {
+			err = f.Chmod(0o644) // whatever the umask is
+		}
+		if cerr := f.Close(); err == nil {
+			err = cerr
+		}
 	}
 	if err == nil {
 		err = os.Rename(part, path)
