@@ -260,3 +260,77 @@ func TestLeaseRefused(t *testing.T) {
 		t.Errorf("something was started: %s", left)
 	}
 }
+
+// needing are a container and one that needs it, each up at once.
+func needing(h *harness.H) (database, web string) {
+	database = h.OnTree("database", "trixie", lite)
+	return database, h.OnTree("web", "trixie", func(d map[string]any) {
+		lite(d)
+		d["dependsOn"] = []string{"database"}
+	})
+}
+
+// A dependency that a restart brings up is there to stay, as with up.
+func TestRestartKeepsDependency(t *testing.T) {
+	t.Parallel()
+	h := harness.New(t)
+	database, web := needing(h)
+	h.Must("up", database, web)
+	h.Must("stop", "database")
+	h.Must("restart", "web")
+	if st := leasesOf(h, "database"); st.State != "ready" || st.Leased || st.StopsAt != nil {
+		t.Errorf("after `nuc restart web`, the database that it needs: %+v", st)
+	}
+	// Of several, those stop first that need others.
+	h.Must("restart", "database", "web")
+	for _, name := range []string{"database", "web"} {
+		if st := leasesOf(h, name); st.State != "ready" || st.Leased {
+			t.Errorf("%s after a restart of both: %+v", name, st)
+		}
+	}
+}
+
+// What a leased container needs runs for the same processes: also where it was up
+// already, and where nothing is waited for.
+func TestLeaseOfDependency(t *testing.T) {
+	t.Parallel()
+	h := harness.New(t)
+	database, web := needing(h)
+	one, two := someone(h), someone(h)
+	h.Must("up", database, web, "--lease", pidOf(one), "--keep", "0s")
+	h.Must("up", "--detach", "web", "--lease", pidOf(two), "--keep", "0s")
+	awaitLeases(h, "database", 2)
+	one.Signal(unix.SIGKILL)
+	for _, name := range []string{"database", "web"} {
+		if st := awaitLeases(h, name, 1); st.State != "ready" || st.Leases[0].PID != two.Pid() {
+			t.Errorf("%s, when the first of its processes has ended: %+v", name, st)
+		}
+	}
+	two.Signal(unix.SIGKILL)
+	for _, name := range []string{"database", "web"} {
+		h.WaitState(name, patience, "stopped")
+	}
+}
+
+// Leases are bounded: a restart takes all of them along.
+func TestManyLeases(t *testing.T) {
+	t.Parallel()
+	h := harness.New(t)
+	path := h.OnTree("web", "trixie", lite)
+	var flags []string
+	for range 32 {
+		flags = append(flags, "--lease", pidOf(someone(h)))
+	}
+	h.Must(append([]string{"up", path}, flags...)...)
+	flags = flags[:0]
+	for range 32 {
+		flags = append(flags, "--lease", pidOf(someone(h)))
+	}
+	h.Must(append([]string{"up", path}, flags...)...)
+	r := h.Nuc("up", path, "--lease", pidOf(someone(h)))
+	if r.Code != 1 || !strings.Contains(r.Stderr, "64 leases already") || strings.Count(r.Stderr, "\n") != 1 {
+		t.Errorf("%s", r)
+	}
+	h.Must("restart", "web")
+	awaitLeases(h, "web", 64)
+}

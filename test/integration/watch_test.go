@@ -110,3 +110,24 @@ func TestWatch(t *testing.T) {
 		h.Errorf("watch of a mistyped name:\n%s", r)
 	}
 }
+
+// A container that is stopped when nobody uses it is, though somebody looks on.
+func TestWatchIsNoUse(t *testing.T) {
+	t.Parallel()
+	h := harness.New(t)
+	number := harness.FreePort(t)
+	path := h.OnTree("web", "trixie", func(d map[string]any) {
+		lite(d)
+		d["network"] = map[string]any{"ports": []any{activating(number, 80)}, "idleStopSeconds": 2}
+	})
+	h.Must("up", path)
+	p, _ := h.StartTerminal(24, 100, "watch")
+	p.WaitOutput("\x1b[?1049h", patience)
+	if r := h.Exec("web", "true"); r.Code != 0 { // starts it
+		t.Fatalf("%s", r)
+	}
+	harness.Eventually(h, patience, "the screen shows that it is ready", func() bool {
+		return shows(onScreen(h, 24, 100, p.Output()), "web ", "ready")
+	})
+	h.WaitState("web", patience, "listening")
+}

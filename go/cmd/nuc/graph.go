@@ -84,7 +84,7 @@ func addLinks(d *diagram.Diagram, links []link.Status) {
 		if l.Protocol == link.UDP {
 			label += "/udp"
 		}
-		d.Edges = append(d.Edges, diagram.Edge{From: end(l.Client), To: end(l.Host), Label: label})
+		d.Edges = append(d.Edges, diagram.Edge{From: end(l.Client), To: end(l.Host), Label: printable(label)})
 	}
 }
 

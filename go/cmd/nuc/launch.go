@@ -22,6 +22,8 @@ import (
 func (c *context) launch(t *target, o startOptions) (*seqpacket.Conn, *supervisor.Status, error) {
 	if t.leases != nil {
 		o.lease, o.leased = t.leases.order, t.leases.pidfds
+	} else if len(o.leased) == 0 {
+		o.lease.Keep = true // a dependency of what is restarted, too
 	}
 	for {
 		conn, err := c.join(t, o)

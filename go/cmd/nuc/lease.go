@@ -100,12 +100,17 @@ func closeAll(files []*os.File) {
 // their leases at once; the rest is done by a process in the background, which
 // has nothing open of this one's, so that nobody waits for its end.
 func (c *context) upDetached(targets []*target, o startOptions) error {
-	if _, err := ordered(targets, c.dependency); err != nil {
+	all, err := ordered(targets, c.dependency)
+	if err != nil {
 		return err // while there is somebody to be told
 	}
 	var errs []error
 	missing := false
-	for _, t := range targets {
+	for _, s := range all { // what they depend on runs for the same processes
+		t := s.target
+		if s.implied && len(o.leased) == 0 && isUp(t.container) {
+			continue
+		}
 		err := supervisor.ErrNotRunning
 		if t.container.Held() {
 			err = c.claim(t, o)

@@ -3,10 +3,13 @@ package main
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
 
+	"github.com/nix-user-containers/nuc/go/internal/descriptor"
+	"github.com/nix-user-containers/nuc/go/internal/state"
 	"github.com/nix-user-containers/nuc/go/internal/supervisor"
 )
 
@@ -53,14 +56,17 @@ func (c *context) up(targets []*target, o startOptions) error {
 // upNeeded starts a container, and waits where others need it. Of one that only
 // is needed and up already, nothing is said.
 func (c *context) upNeeded(s *starting, o startOptions, show *progress) error {
-	if s.implied && len(o.leased) == 0 {
-		st, err := supervisor.Query(s.target.container)
-		if err == nil && (st.State == supervisor.Ready || st.State == supervisor.Listening) {
-			return nil
-		}
+	if s.implied && len(o.leased) == 0 && isUp(s.target.container) {
+		return nil
 	}
 	o.wait = o.wait || s.needed
 	return c.upOne(s.target, o, show)
+}
+
+// isUp tells a container that is all that others may need of it.
+func isUp(container state.Container) bool {
+	st, err := supervisor.Query(container)
+	return err == nil && (st.State == supervisor.Ready || st.State == supervisor.Listening)
 }
 
 // start starts the container when all it needs is ready, or says why it does not.
@@ -95,6 +101,9 @@ func ordered(targets []*target, kept func(name string) (*target, error)) ([]*sta
 			if need == nil {
 				t, err := kept(name)
 				if err != nil {
+					if near := descriptor.Nearest(name, slices.Sorted(maps.Keys(known))); near != "" && near != s.target.descriptor.Name {
+						err = fmt.Errorf("did you mean %s?", near)
+					}
 					return nil, fmt.Errorf("container %s: depends on %s, which was not named: %w", s.target.descriptor.Name, name, err)
 				}
 				need = add(t, true)

@@ -79,18 +79,18 @@ func (r *restartCommand) Run(c *context) error {
 		targets = append(targets, t)
 	}
 	defer takeLeases(targets)()
-	if err := c.stopToStart(containers); err != nil {
+	if err := c.stopToStart(targets); err != nil {
 		return err
 	}
 	return c.up(targets, startOptions{wait: r.Wait, timeout: r.Timeout})
 }
 
-// stopToStart stops containers that are to be started again: that one had to be
-// killed is told, and no reason to leave it down.
-func (c *context) stopToStart(containers []state.Container) error {
-	err := stopAll(containers, false, 0)
-	for _, container := range containers {
-		if container.Held() {
+// stopToStart stops containers that are to be started again, those first that
+// need others: that one had to be killed is told, and no reason to leave it down.
+func (c *context) stopToStart(targets []*target) error {
+	err := backwards(targets, c.stoppable, func(t *target) error { return stopOne(t.container, false, 0) })
+	for _, t := range targets {
+		if t.container.Held() {
 			return err
 		}
 	}

@@ -178,7 +178,7 @@ func (s *switching) anew(keys []string) error {
 	}
 	targets := []*target{s.t}
 	defer takeLeases(targets)()
-	if err := s.c.stopToStart([]state.Container{s.t.container}); err != nil {
+	if err := s.c.stopToStart(targets); err != nil {
 		return err
 	}
 	return s.c.up(targets, startOptions{wait: true})

@@ -214,9 +214,14 @@ func (b *board) follow(ctx gocontext.Context, running []supervisor.Status) {
 // read follows one container's journal until it ends or ctx does. Without a
 // journalctl there is nothing to read.
 func (b *board) read(ctx gocontext.Context, container state.Container) {
+	from := fmt.Sprintf("--lines=%d", firstLines)
 	for ctx.Err() == nil {
-		if b.readOnce(ctx, container) {
+		read, over := b.readOnce(ctx, container, from)
+		if over {
 			return
+		}
+		if read { // and is not to be shown twice
+			from = fmt.Sprintf("--since=@%.6f", float64(time.Now().UnixMicro())/1e6)
 		}
 		// The journal is not there yet.
 		select {
@@ -226,49 +231,54 @@ func (b *board) read(ctx gocontext.Context, container state.Container) {
 	}
 }
 
-func (b *board) readOnce(ctx gocontext.Context, container state.Container) (over bool) {
+// readOnce reads from where journalctl's option says. It tells whether there was
+// anything, and whether there never will be.
+func (b *board) readOnce(ctx gocontext.Context, container state.Container, from string) (read, over bool) {
 	conn, err := supervisor.Connect(container)
 	if err != nil {
-		return true
+		return false, true
 	}
 	// A command whose caller goes away gets SIGHUP.
 	defer gocontext.AfterFunc(ctx, func() { conn.Close() })()
 	defer conn.Close()
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
-		return true
+		return false, true
 	}
 	defer null.Close()
 	r, w, err := os.Pipe()
 	if err != nil {
-		return true
+		return false, true
 	}
 	defer r.Close()
 	request := keeper.Request{Op: keeper.OpExec, Exec: &keeper.Exec{Arguments: []string{
-		"journalctl", "--follow", "--no-pager", "--quiet", "--no-hostname", fmt.Sprintf("--lines=%d", firstLines),
+		"journalctl", "--follow", "--no-pager", "--quiet", "--no-hostname", from,
 	}}}
-	err = conn.Send(supervisor.Command{Request: request}, null, w, null)
+	// Who only looks does not keep a container up that is stopped when it is idle.
+	err = conn.Send(supervisor.Command{Request: request, Passive: true}, null, w, null)
 	w.Close()
 	if err != nil {
-		return true
+		return false, true
 	}
 	defer gocontext.AfterFunc(ctx, func() { r.Close() })()
-	out := &lines{w: entry{b, container.Name}, lock: new(sync.Mutex)}
+	out := &lines{w: entry{b, container.Name, &read}, lock: new(sync.Mutex)}
 	_ = out.copy(r)
 	_, err = supervisor.Outcome(conn, nil)
 	var refused supervisor.CommandError
-	return errors.As(err, &refused)
+	return read, errors.As(err, &refused)
 }
 
 // entry is a container's lines on the board.
 type entry struct {
 	b    *board
 	name string
+	any  *bool // set by the first line
 }
 
 // Write takes one line.
 func (e entry) Write(line []byte) (int, error) {
 	text := strings.ReplaceAll(strings.TrimRight(string(line), "\n"), "\t", "    ")
+	*e.any = true
 	e.b.mu.Lock()
 	prefix := e.name + " | "
 	if colour := e.b.colour[e.name]; colour != "" {

@@ -23,7 +23,7 @@ func TestBoard(t *testing.T) {
 	}
 	b.list[2].State, b.list[2].Waiting = supervisor.Starting, "evil\x1b[2J.service"
 	for i := range 3 * watchLines {
-		fmt.Fprintf(entry{b, "c1"}, "line\t%d\n", i)
+		fmt.Fprintf(entry{b, "c1", new(bool)}, "line\t%d\n", i)
 	}
 	if n := len(b.log); n < watchLines || n > 2*watchLines {
 		t.Errorf("%d lines are kept", n)

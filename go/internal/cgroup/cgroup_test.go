@@ -221,6 +221,42 @@ func TestNothing(t *testing.T) {
 	}
 }
 
+// A limit that the kernel refuses takes those before it back.
+func TestApplyAllOrNone(t *testing.T) {
+	dir := tree(t, map[string]string{
+		"payload/cgroup.controllers": "", "cgroup.controllers": "",
+		"payload/memory.max": "max\n", "payload/cpu.weight": "100\n", "payload/pids.max": "max\n",
+		"payload/io.weight/a-folder-takes-no-value": "",
+	})
+	g := &Group{path: Path{X: dir, Inner: dir, Payload: filepath.Join(dir, "payload")}, kernel: kernel{proc: dir}}
+	old := &descriptor.Resources{TasksMax: 7}
+	ask := &descriptor.Resources{MemoryMax: 1 << 30, CPUWeight: 500, IOWeight: 200}
+	for name, set := range map[string]func() ([]string, error){
+		"Apply":  func() ([]string, error) { return g.Apply(ask) },
+		"Update": func() ([]string, error) { return g.Update(old, ask) },
+	} {
+		_, err := set()
+		if err == nil {
+			t.Fatalf("%s: a refused limit was no error", name)
+		}
+		oneLine(t, err.Error(), "resources.ioWeight")
+		for file, want := range map[string]string{"memory.max": "max", "cpu.weight": "100", "pids.max": "max"} {
+			// An ordinary file keeps what a shorter text does not cover.
+			if got := read(t, filepath.Join(dir, "payload", file)); !strings.HasPrefix(got, want) {
+				t.Errorf("%s: %s is left at %q, it was %q", name, file, got, want)
+			}
+		}
+	}
+}
+
+func TestFormerly(t *testing.T) {
+	for text, want := range map[string]string{"max\n": "max", "100000 100000\n": "100000 100000", "default 100\n8:0 200\n": "100"} {
+		if got := formerly(text); got != want {
+			t.Errorf("%q: %q, want %q", text, got, want)
+		}
+	}
+}
+
 func TestBadName(t *testing.T) {
 	for _, name := range []string{"", "..", "a/b", "a\x00", "a.b"} {
 		if _, err := Open(name); err == nil {

@@ -64,14 +64,19 @@ func (g *Group) Check(r *descriptor.Resources) (warnings []string, err error) {
 // Apply sets the limits on the payload, all or, if one can't be, none; optional
 // ones as far as possible. It returns what Check returns.
 func (g *Group) Apply(r *descriptor.Resources) (warnings []string, err error) {
+	return g.apply(r, new(undoing))
+}
+
+func (g *Group) apply(r *descriptor.Resources, undo *undoing) (warnings []string, err error) {
 	todo, warnings, err := g.check(r)
 	if err != nil {
 		return warnings, err
 	}
 	for _, l := range todo {
-		if err := write(filepath.Join(g.path.Payload, l.file), l.value); err != nil {
+		if err := undo.write(filepath.Join(g.path.Payload, l.file), l.value); err != nil {
 			text := fmt.Sprintf("resources.%s: %s: %q was refused by the kernel: choose another value", l.key, err, l.value)
 			if !r.Optional {
+				undo.undo()
 				return warnings, fmt.Errorf("%s", text)
 			}
 			warnings = append(warnings, text)
@@ -80,13 +85,42 @@ func (g *Group) Apply(r *descriptor.Resources) (warnings []string, err error) {
 	return warnings, nil
 }
 
+// undoing are the files of a cgroup that were written, with what they had.
+type undoing []struct{ path, had string }
+
+func (u *undoing) write(path, text string) error {
+	had, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	if err := write(path, text); err != nil {
+		return err
+	}
+	*u = append(*u, struct{ path, had string }{path, formerly(string(had))})
+	return nil
+}
+
+func (u *undoing) undo() {
+	for _, w := range slices.Backward(*u) {
+		_ = write(w.path, w.had)
+	}
+}
+
+// formerly is what a file of a cgroup said, as it takes it: those of weights by
+// device begin with the word default (io.weight).
+func formerly(text string) string {
+	first, _, _ := strings.Cut(strings.TrimSpace(text), "\n")
+	return strings.TrimPrefix(first, "default ")
+}
+
 // Update is Apply for a payload that has the limits of old: those that r does
 // not name are lifted, to the kernel's defaults.
 func (g *Group) Update(old, r *descriptor.Resources) (warnings []string, err error) {
 	if r == nil {
 		r = &descriptor.Resources{}
 	}
-	if warnings, err = g.Apply(r); err != nil {
+	var undo undoing
+	if warnings, err = g.apply(r, &undo); err != nil {
 		return warnings, err
 	}
 	named := map[string]bool{}
@@ -101,7 +135,8 @@ func (g *Group) Update(old, r *descriptor.Resources) (warnings []string, err err
 		if strings.HasSuffix(l.file, "weight") {
 			unlimited = "100"
 		}
-		if err := write(filepath.Join(g.path.Payload, l.file), unlimited); err != nil {
+		if err := undo.write(filepath.Join(g.path.Payload, l.file), unlimited); err != nil {
+			undo.undo()
 			return warnings, fmt.Errorf("resources.%s: lifting it: %w", l.key, err)
 		}
 	}

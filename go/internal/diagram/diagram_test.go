@@ -176,6 +176,11 @@ func TestSVGIsXML(t *testing.T) {
 			}
 			if start, ok := token.(xml.StartElement); ok {
 				elements = append(elements, start.Name.Local)
+				for _, a := range start.Attr {
+					if n, err := strconv.ParseFloat(a.Value, 64); (a.Name.Local == "width" || a.Name.Local == "height") && (err != nil || n <= 0) {
+						t.Errorf("%s has %s=%q, which is no size", start.Name.Local, a.Name.Local, a.Value)
+					}
+				}
 			}
 		}
 		if slices.Contains(elements, "script") || elements[0] != "svg" {

@@ -281,7 +281,8 @@ func (l *layout) place() {
 		}
 		y += high + gapY
 	}
-	l.height = y - gapY + margin
+	// A drawing of nothing is a small one: none at all would be no valid SVG.
+	l.width, l.height = 2*margin, max(y-gapY, margin)+margin
 	for i := range 10 {
 		for j := range l.layers {
 			if i%2 == 0 {

@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"slices"
 	"time"
@@ -64,6 +65,10 @@ type heldLease struct {
 	pidfd *os.File
 }
 
+// maxHeld is how many leases there are at most: a restart takes all of them along
+// in one message.
+const maxHeld = seqpacket.MaxFDs
+
 // ErrStopping is returned for a lease on a container that stops for good.
 var ErrStopping = errors.New("it is just stopping")
 
@@ -92,6 +97,13 @@ func (s *Supervisor) Lease(order LeaseOrder, pidfds ...*os.File) error {
 			l.pidfd.Close()
 		}
 		return ErrStopping
+	}
+	if len(s.held)+len(added) > maxHeld {
+		s.mu.Unlock()
+		for _, l := range added {
+			l.pidfd.Close()
+		}
+		return fmt.Errorf("it has %d leases already, and %d are the most", len(s.held), maxHeld)
 	}
 	if order.Keep {
 		s.leased = false
@@ -238,7 +250,7 @@ func (s *Supervisor) answerLeases(conn *seqpacket.Conn) {
 		order.KeepSeconds = max(order.KeepSeconds, l.KeepSeconds)
 		pidfds = append(pidfds, l.pidfd)
 	}
-	_ = conn.Send(order, pidfds[:min(len(pidfds), seqpacket.MaxFDs)]...)
+	_ = conn.Send(order, pidfds...)
 }
 
 // HeldLeases returns the leases of a running container, for its next start: a
