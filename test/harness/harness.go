@@ -8,6 +8,7 @@ package harness
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -106,6 +107,23 @@ func New(t testing.TB, opts ...Option) *H {
 	}
 	t.Cleanup(h.finish)
 	return h
+}
+
+// Sub is the same place for a subtest. What the subtest starts ends with it; that
+// nothing is left is looked at when the test itself ends.
+func (h *H) Sub(t testing.TB) *H {
+	t.Helper()
+	sub := &H{
+		TB: t, State: h.State, Cache: h.Cache, Runtime: h.Runtime, Dir: h.Dir, Cgroup: h.Cgroup,
+		user: h.user, cgroup: h.cgroup, env: maps.Clone(h.env),
+	}
+	if h.Outside != nil {
+		outside := *h.Outside
+		outside.t = t
+		sub.Outside = &outside
+	}
+	t.Cleanup(sub.end)
+	return sub
 }
 
 // Setenv sets a variable for the commands that follow; "" removes it.
@@ -242,8 +260,8 @@ func (h *H) Own(name string) {
 	h.containers = append(h.containers, name)
 }
 
-// finish removes the test's containers, then fails the test for what is left.
-func (h *H) finish() {
+// end removes what the test has started.
+func (h *H) end() {
 	if h.Failed() {
 		h.explain()
 	}
@@ -253,6 +271,11 @@ func (h *H) finish() {
 	for _, name := range h.containers {
 		h.remove(name)
 	}
+}
+
+// finish removes the test's containers, then fails the test for what is left.
+func (h *H) finish() {
+	h.end()
 	for _, leftover := range h.settle() {
 		h.Errorf("left behind: %s", leftover)
 	}

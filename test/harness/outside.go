@@ -261,21 +261,32 @@ func (o *Outside) Hide(name string) {
 // Replace puts another program in the place of one of the host's.
 func (o *Outside) Replace(name, with string) {
 	o.t.Helper()
+	path, err := exec.LookPath(name)
+	if err != nil {
+		o.t.Fatalf("harness: %v", err)
+	}
+	o.Bind(with, path, 0)
+}
+
+// Bind mounts a file or folder over another one of the host's, with the flags of
+// mount(2).
+func (o *Outside) Bind(source, target string, flags uintptr) {
+	o.t.Helper()
 	err := o.in(o.host, func() error {
-		path, err := exec.LookPath(name)
-		if err == nil {
-			err = unix.Unshare(unix.CLONE_FS)
-		}
+		err := unix.Unshare(unix.CLONE_FS)
 		if err == nil {
 			err = unix.Setns(int(o.mounts.Fd()), unix.CLONE_NEWNS)
 		}
 		if err == nil {
-			err = unix.Mount(with, path, "", unix.MS_BIND, "")
+			err = unix.Mount(source, target, "", unix.MS_BIND, "")
+		}
+		if err == nil && flags != 0 {
+			err = unix.Mount("", target, "", unix.MS_BIND|unix.MS_REMOUNT|flags, "")
 		}
 		return err
 	})
 	if err != nil {
-		o.t.Fatalf("harness: %s in the place of %s: %v", with, name, err)
+		o.t.Fatalf("harness: %s in the place of %s: %v", source, target, err)
 	}
 }
 

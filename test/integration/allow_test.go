@@ -14,12 +14,12 @@ func TestAllow(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			h := outside(t, options...)
-			serveWeb(h, h.Outside.Listen("tcp", ":81"))
-			serveWeb(h, h.Outside.Listen("tcp", ":82"))
+			h.ServeWeb(h.Outside.Listen("tcp", ":81"))
+			h.ServeWeb(h.Outside.Listen("tcp", ":82"))
 			h.Up("web", "trixie", allowing(harness.OutsideAddress4+":80/tcp", "2001:db8:2::/64", "outside.test:81"))
-			awaitOutside(h, "web")
+			h.AwaitOutside("web")
 			harness.Eventually(h, patience, "the name is allowed once it is looked up", func() bool {
-				return curl(h, "web", "http://outside.test:81/") == nil
+				return h.Curl("web", "http://outside.test:81/") == nil
 			})
 			check := func(when string) {
 				h.Helper()
@@ -27,7 +27,7 @@ func TestAllow(t *testing.T) {
 					harness.OutsideAddress4 + ":80", harness.OutsideAddress4 + ":81", "[" + harness.OutsideAddress6 + "]:80",
 					"[" + harness.OutsideOther6 + "]:82", "outside.test:81",
 				} {
-					if err := curl(h, "web", "http://"+open+"/"); err != nil {
+					if err := h.Curl("web", "http://"+open+"/"); err != nil {
 						h.Errorf("%s: allowed: %v", when, err)
 					}
 				}
@@ -69,7 +69,7 @@ func TestAllow(t *testing.T) {
 			// Other limits come at once.
 			h.Must("switch", "web", h.OnTree("web", "trixie", allowing(harness.OutsideAddress4+":82")))
 			harness.Eventually(h, patience, "the new limit is in force", func() bool {
-				return curl(h, "web", "http://"+harness.OutsideAddress4+":82/") == nil && curl(h, "web", "http://"+harness.OutsideAddress4+":80/") != nil
+				return h.Curl("web", "http://"+harness.OutsideAddress4+":82/") == nil && h.Curl("web", "http://"+harness.OutsideAddress4+":80/") != nil
 			})
 		})
 	}
@@ -83,13 +83,13 @@ func allowing(entries ...string) func(d map[string]any) {
 func TestAllowHost(t *testing.T) {
 	t.Parallel()
 	h := outside(t)
-	serveWeb(h, h.Outside.ListenOnHost("tcp", ":8000"))
+	h.ServeWeb(h.Outside.ListenOnHost("tcp", ":8000"))
 	h.Up("web", "trixie", allowing("192.0.2.0/24", harness.OutsideAddress4, harness.HostAddress4+":8000"))
-	awaitOutside(h, "web")
-	if err := curl(h, "web", "http://"+harness.HostAddress4+":8000/"); err != nil {
+	h.AwaitOutside("web")
+	if err := h.Curl("web", "http://"+harness.HostAddress4+":8000/"); err != nil {
 		h.Error(err)
 	}
-	if curl(h, "web", "http://"+harness.HostSecond4+":8000/") == nil {
+	if h.Curl("web", "http://"+harness.HostSecond4+":8000/") == nil {
 		h.Error("a network that an address of the host's is in opens that address")
 	}
 }
@@ -123,7 +123,7 @@ func TestDeclaredNames(t *testing.T) {
 	if peer := net.ParseIP(address("db")); peer == nil || !peer.IsLoopback() || peer.String() == "127.0.0.1" {
 		h.Errorf("db, which web depends on, is %v, want a loopback address of its own", peer)
 	}
-	awaitOutside(h, "web")
+	h.AwaitOutside("web")
 	r := h.Nuc("switch", "web", h.OnTree("web", "trixie", network(map[string]any{
 		"hosts": map[string]any{"mail.internal": harness.OutsideOther4}, "dns": []string{harness.OutsideOther4},
 	})))
@@ -135,7 +135,7 @@ func TestDeclaredNames(t *testing.T) {
 			h.Errorf("after the switch, %s is %q, want %q", name, got, want)
 		}
 	}
-	if err := curl(h, "web", "http://outside.test/"); err != nil {
+	if err := h.Curl("web", "http://outside.test/"); err != nil {
 		h.Errorf("network.dns is not asked: %v", err)
 	}
 }

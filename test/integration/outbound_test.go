@@ -4,11 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
-	"net/http"
 	"path/filepath"
-	"strconv"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -17,52 +14,16 @@ import (
 	"github.com/nix-user-containers/nuc/test/harness"
 )
 
-// gateways are the addresses of the host in a container's network.
-var gateways = []string{"10.117.99.2", "fd6e:7563::2"}
-
-// greeting is what the outside's web server says.
-const greeting = "hello from the outside"
-
 // outside runs a test on a host of its own, with a web server and a name server
 // beyond it.
 func outside(t *testing.T, opts ...harness.Option) *harness.H {
 	t.Helper()
 	h := harness.New(t, append(opts, harness.WithOutside())...)
-	serveWeb(h, h.Outside.Listen("tcp", ":80"))
+	h.ServeWeb(h.Outside.Listen("tcp", ":80"))
 	zone := records{"outside.test.": {harness.OutsideAddress4, harness.OutsideAddress6}}
 	zone.serve(h, h.Outside.Listen("tcp", harness.OutsideOther4+":53"), h.Outside.ListenPacket("udp", harness.OutsideOther4+":53"))
 	h.Outside.Resolve("nameserver " + harness.OutsideOther4 + "\nsearch test\noptions edns0\n")
 	return h
-}
-
-func serveWeb(h *harness.H, l net.Listener) {
-	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_, _ = fmt.Fprintln(w, greeting)
-	})}
-	go func() { _ = server.Serve(l) }()
-	h.Cleanup(func() { server.Close() })
-}
-
-// awaitOutside waits until a container reaches the outside: nobody waits for
-// that at its start.
-func awaitOutside(h *harness.H, name string) {
-	h.Helper()
-	harness.Eventually(h, patience, "the container reaches the outside", func() bool {
-		return curl(h, name, "http://"+harness.OutsideAddress4+"/") == nil
-	})
-	harness.Eventually(h, patience, "the container has IPv6, which comes second", func() bool {
-		return h.Exec(name, "ip", "-6", "route", "show", "default").Stdout != ""
-	})
-}
-
-// curl fetches a page of the web server's from inside.
-func curl(h *harness.H, name, url string) error {
-	h.Helper()
-	r := h.Exec(name, "curl", "-gsS", "--max-time", "10", url)
-	if r.Code != 0 || !strings.Contains(r.Stdout, greeting) {
-		return fmt.Errorf("curl %s: status %d after %s: %s%s", url, r.Code, r.Duration.Round(time.Millisecond), r.Stdout, r.Stderr)
-	}
-	return nil
 }
 
 // wayOut is what `nuc status --json` says of it.
@@ -109,9 +70,9 @@ func TestOutbound(t *testing.T) {
 // leaves reaches the outside in all ways from container web.
 func leaves(h *harness.H) {
 	h.Helper()
-	awaitOutside(h, "web")
+	h.AwaitOutside("web")
 	for _, url := range []string{"http://[" + harness.OutsideAddress6 + "]/", "http://outside.test/", "http://outside/"} {
-		if err := curl(h, "web", url); err != nil {
+		if err := h.Curl("web", url); err != nil {
 			h.Error(err)
 		}
 	}
@@ -140,7 +101,7 @@ func TestOutboundStream(t *testing.T) {
 		h.Outside.Beyond("iperf3", "-s", "-B", address)
 	}
 	h.Up("web", "trixie", func(d map[string]any) { d["network"] = map[string]any{"mtu": 1500} })
-	awaitOutside(h, "web")
+	h.AwaitOutside("web")
 	if r := h.Exec("web", "cat", "/sys/class/net/eth0/mtu"); r.Stdout != "1500\n" {
 		h.Errorf("network.mtu 1500: %q", r.Stdout)
 	}
@@ -158,64 +119,6 @@ func TestOutboundStream(t *testing.T) {
 	}
 }
 
-// witness is a service that nobody in a container may reach.
-type witness struct{ met atomic.Int64 }
-
-// witnesses listens with everything that the host has: streams, datagrams, both
-// families, an abstract socket.
-func witnesses(h *harness.H, port int, abstract string) *witness {
-	h.Helper()
-	w := &witness{}
-	listeners := []net.Listener{h.Outside.ListenOnHost("tcp", fmt.Sprintf(":%d", port))}
-	if abstract != "" {
-		listeners = append(listeners, h.Outside.ListenOnHost("unix", abstract))
-	}
-	for _, l := range listeners {
-		go func() {
-			for {
-				c, err := l.Accept()
-				if err != nil {
-					return
-				}
-				w.met.Add(1)
-				c.Close()
-			}
-		}()
-	}
-	p := h.Outside.ListenPacketOnHost("udp", fmt.Sprintf(":%d", port))
-	go func() {
-		for buf := make([]byte, 1500); ; w.met.Add(1) {
-			if _, _, err := p.ReadFrom(buf); err != nil {
-				return
-			}
-		}
-	}()
-	return w
-}
-
-// hostAddresses are all that could be the host, seen from a container.
-func hostAddresses() []string {
-	return append([]string{
-		"127.0.0.1", "::1", "0.0.0.0", "127.1.1.53", "10.117.99.3", "fd00::2", "169.254.1.1",
-		harness.HostAddress4, harness.HostAddress6, harness.HostSecond4, harness.HostSecond6,
-	}, gateways...)
-}
-
-// reaches sends to a port of each address with TCP and UDP, all at once, and
-// tells which took a connection.
-func reaches(h *harness.H, name string, port int, addresses []string) []string {
-	h.Helper()
-	const script = `for a; do
-	(timeout 2 bash -c "exec 3<>/dev/tcp/$a/$PORT" 2>/dev/null && echo "$a") &
-	(timeout 2 bash -c "echo x >/dev/udp/$a/$PORT" 2>/dev/null) &
-done; wait`
-	r := h.Nuc(append([]string{"exec", "-e", "PORT=" + strconv.Itoa(port), name, "bash", "-c", script, "bash"}, addresses...)...)
-	if r.Code != 0 {
-		h.Fatalf("%s", r)
-	}
-	return strings.Fields(r.Stdout)
-}
-
 // TestHostOutOfReach is hostile cases 25 and 29.
 func TestHostOutOfReach(t *testing.T) {
 	for name, options := range map[string][]harness.Option{"user": nil, "root": {harness.AsRoot()}} {
@@ -224,13 +127,13 @@ func TestHostOutOfReach(t *testing.T) {
 			h := outside(t, options...)
 			const port = 8000
 			abstract := "@nuc-test-" + filepath.Base(h.Dir)
-			w := witnesses(h, port, abstract)
+			w := h.Witness(port, abstract)
 			h.Up("web", "trixie", nil)
-			awaitOutside(h, "web")
+			h.AwaitOutside("web")
 			check := func(when string) {
 				h.Helper()
-				if open := reaches(h, "web", port, hostAddresses()); len(open) > 0 || w.met.Load() > 0 {
-					h.Errorf("%s: the container reaches the host at %q; %d came through", when, open, w.met.Load())
+				if open := h.Reaches("web", port, harness.HostAddresses()); len(open) > 0 || w.Met() > 0 {
+					h.Errorf("%s: the container reaches the host at %q; %d came through", when, open, w.Met())
 				}
 			}
 			check("as it is")
@@ -239,17 +142,17 @@ func TestHostOutOfReach(t *testing.T) {
 			// An address that the host gets later is its own as well.
 			h.Outside.IP("addr add 192.0.2.77/32 dev second")
 			harness.Eventually(h, patience, "a new address of the host is out of reach", func() bool {
-				return len(reaches(h, "web", port, []string{"192.0.2.77"})) == 0
+				return len(h.Reaches("web", port, []string{"192.0.2.77"})) == 0
 			})
-			w.met.Store(0)
+			w.Forget()
 			check("with a new address")
 			r := h.Exec("web", "perl", "-MSocket", "-e",
 				`socket(S, AF_UNIX, SOCK_STREAM, 0) && connect(S, pack_sockaddr_un("\0" . $ARGV[0])) or exit 9`, strings.TrimPrefix(abstract, "@"))
-			if r.Code != 9 || w.met.Load() > 0 {
+			if r.Code != 9 || w.Met() > 0 {
 				h.Errorf("the host's abstract sockets: %s", r)
 			}
 			// A host name server is asked; what else it serves is not there.
-			if err := curl(h, "web", "http://outside.test/"); err != nil {
+			if err := h.Curl("web", "http://outside.test/"); err != nil {
 				h.Error(err)
 			}
 		})
@@ -260,19 +163,19 @@ func TestHostLoopback(t *testing.T) {
 	t.Parallel()
 	h := outside(t)
 	for _, address := range []string{"127.0.0.1:8000", "[::1]:8000"} {
-		serveWeb(h, h.Outside.ListenOnHost("tcp", address))
+		h.ServeWeb(h.Outside.ListenOnHost("tcp", address))
 	}
-	w := witnesses(h, 8001, "")
+	w := h.Witness(8001, "")
 	h.Up("web", "trixie", func(d map[string]any) { d["network"] = map[string]any{"hostLoopback": true} })
-	awaitOutside(h, "web")
-	for _, address := range gateways {
-		if err := curl(h, "web", "http://"+net.JoinHostPort(address, "8000")+"/"); err != nil {
+	h.AwaitOutside("web")
+	for _, address := range harness.Gateways {
+		if err := h.Curl("web", "http://"+net.JoinHostPort(address, "8000")+"/"); err != nil {
 			h.Errorf("network.hostLoopback: %v", err)
 		}
 	}
 	others := []string{"127.0.0.1", "::1", harness.HostAddress4, harness.HostAddress6, harness.HostSecond4, harness.HostSecond6}
-	if open := reaches(h, "web", 8001, others); len(open) > 0 || w.met.Load() > 0 {
-		h.Errorf("network.hostLoopback opens more than the gateways: %q", open)
+	if open := h.Reaches("web", 8001, others); len(open) > 0 || w.Met() > 0 {
+		h.Errorf("network.hostLoopback opens more than the harness.Gateways: %q", open)
 	}
 }
 
@@ -282,17 +185,17 @@ func TestWayOutIsKept(t *testing.T) {
 			t.Parallel()
 			h := outside(t, options...)
 			h.Up("web", "trixie", nil)
-			awaitOutside(h, "web")
+			h.AwaitOutside("web")
 			first := statusOf(h, "web")
 			if err := unix.Kill(first.PID, unix.SIGKILL); err != nil {
 				h.Fatal(err)
 			}
-			awaitOutside(h, "web")
+			h.AwaitOutside("web")
 			second := statusOf(h, "web")
 			if second.Driver != "pasta" || second.PID == first.PID || second.Restarts != 1 {
 				h.Errorf("after pasta was killed: %+v, before %+v", second, first)
 			}
-			if err := curl(h, "web", "http://["+harness.OutsideAddress6+"]/"); err != nil {
+			if err := h.Curl("web", "http://["+harness.OutsideAddress6+"]/"); err != nil {
 				h.Error(err)
 			}
 			if err := unix.Kill(h.Roles().Supervisor, unix.SIGKILL); err != nil {
@@ -324,7 +227,7 @@ func TestNames(t *testing.T) {
 	if !resolves("inner", harness.OutsideOther4) {
 		h.Errorf("the new search list is not in use:\n%s", h.Exec("web", "cat", "/etc/resolv.conf"))
 	}
-	if open := reaches(h, "web", 53, []string{"127.0.0.53", gateways[0]}); len(open) > 0 {
+	if open := h.Reaches("web", 53, []string{"127.0.0.53", harness.Gateways[0]}); len(open) > 0 {
 		h.Errorf("the host's name server itself is reached at %q", open)
 	}
 	// A server that is gone, and then no network: an answer at once.
@@ -352,12 +255,12 @@ func TestOffline(t *testing.T) {
 		return strings.Contains(statusOf(h, "web").Reason, "offline")
 	})
 	h.Outside.Online()
-	awaitOutside(h, "web")
+	h.AwaitOutside("web")
 	if got := statusOf(h, "web"); got.Driver != "pasta" || got.Reason != "" {
 		h.Errorf("back on line: %+v", got)
 	}
 	harness.Eventually(h, patience, "IPv6 comes back too", func() bool {
-		return curl(h, "web", "http://["+harness.OutsideAddress6+"]/") == nil
+		return h.Curl("web", "http://["+harness.OutsideAddress6+"]/") == nil
 	})
 }
 
@@ -367,17 +270,17 @@ func TestOtherDrivers(t *testing.T) {
 	h := outside(t)
 	h.Outside.Hide("pasta")
 	const port = 8000
-	w := witnesses(h, port, "")
+	w := h.Witness(port, "")
 	h.Up("web", "trixie", nil)
-	awaitOutside(h, "web")
+	h.AwaitOutside("web")
 	if got := statusOf(h, "web"); got.Driver != "slirp4netns" || !strings.Contains(got.Reason, "pasta") {
 		h.Errorf("without pasta: %+v", got)
 	}
-	if err := curl(h, "web", "http://["+harness.OutsideAddress6+"]/"); err != nil {
+	if err := h.Curl("web", "http://["+harness.OutsideAddress6+"]/"); err != nil {
 		h.Error(err)
 	}
-	if open := reaches(h, "web", port, hostAddresses()); len(open) > 0 || w.met.Load() > 0 {
-		h.Errorf("slirp4netns: the container reaches the host at %q; %d came through", open, w.met.Load())
+	if open := h.Reaches("web", port, harness.HostAddresses()); len(open) > 0 || w.Met() > 0 {
+		h.Errorf("slirp4netns: the container reaches the host at %q; %d came through", open, w.Met())
 	}
 	h.Must("stop", "web")
 	nothingLeft(h, promised)
@@ -406,19 +309,19 @@ func TestPastas(t *testing.T) {
 			h.Outside.Replace("pasta", h.Write("pasta", fmt.Sprintf(
 				"#!/bin/sh\nexec %s --library-path %s --argv0 pasta %s/usr/bin/passt \"$@\"\n", loader[0], filepath.Dir(loader[0]), root), 0o755))
 			const port = 8000
-			w := witnesses(h, port, "")
+			w := h.Witness(port, "")
 			h.Up("web", "trixie", nil)
 			leaves(h)
-			if open := reaches(h, "web", port, hostAddresses()); len(open) > 0 || w.met.Load() > 0 {
-				h.Errorf("the container reaches the host at %q; %d came through", open, w.met.Load())
+			if open := h.Reaches("web", port, harness.HostAddresses()); len(open) > 0 || w.Met() > 0 {
+				h.Errorf("the container reaches the host at %q; %d came through", open, w.Met())
 			}
 			h.Must("stop", "web")
-			serveWeb(h, h.Outside.ListenOnHost("tcp", "127.0.0.1:8001"))
-			serveWeb(h, h.Outside.ListenOnHost("tcp", "[::1]:8001"))
+			h.ServeWeb(h.Outside.ListenOnHost("tcp", "127.0.0.1:8001"))
+			h.ServeWeb(h.Outside.ListenOnHost("tcp", "[::1]:8001"))
 			h.Must("up", h.OnTree("web", "trixie", func(d map[string]any) { d["network"] = map[string]any{"hostLoopback": true} }))
-			awaitOutside(h, "web")
-			for _, address := range gateways {
-				if err := curl(h, "web", "http://"+net.JoinHostPort(address, "8001")+"/"); err != nil {
+			h.AwaitOutside("web")
+			for _, address := range harness.Gateways {
+				if err := h.Curl("web", "http://"+net.JoinHostPort(address, "8001")+"/"); err != nil {
 					h.Errorf("network.hostLoopback: %v", err)
 				}
 			}
