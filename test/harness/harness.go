@@ -135,6 +135,9 @@ func (h *H) Setenv(name, value string) {
 	h.env[name] = value
 }
 
+// Getenv is a variable of the commands'.
+func (h *H) Getenv(name string) string { return h.env[name] }
+
 // User is the name and the numeric ids of who runs nuc.
 func (h *H) User() (name string, uid, gid int) {
 	return h.user.name, int(h.user.uid), int(h.user.gid)

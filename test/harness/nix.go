@@ -53,6 +53,24 @@ func NixDaemon(t testing.TB) error {
 	return nil
 }
 
+// newestNix runs a program of a tree's with that tree's own libraries: the host's
+// are too old for it.
+const newestNix = `#!/bin/sh
+exec "$(echo %[1]s/usr/lib64/ld-linux-*.so.*)" --argv0 %[2]s --library-path "$(echo %[1]s/usr/lib/*-linux-gnu)" %[1]s/usr/bin/nix "$@"
+`
+
+// NewestNix makes a folder for PATH with the programs of the newest Nix that
+// Debian has.
+func (h *H) NewestNix() string {
+	h.Helper()
+	tree := h.Tree("nix")
+	folder := h.MakeDir("newest-nix")
+	for _, name := range []string{"nix", "nix-build", "nix-instantiate", "nix-store"} {
+		h.Write("newest-nix/"+name, fmt.Sprintf(newestNix, tree, name), 0o700)
+	}
+	return folder
+}
+
 // NixSystem is this machine's platform, as Nix calls it.
 func NixSystem(t testing.TB) string {
 	t.Helper()

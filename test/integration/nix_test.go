@@ -45,7 +45,8 @@ const project = `{
       };
     in
     {
-      nucContainers.${system}.web.descriptor = derivation {
+      # Not the name that the container itself bears.
+      nucContainers.${system}.site.descriptor = derivation {
         name = "nuc-web.json";
         inherit system descriptor;
         passAsFile = [ "descriptor" ];
@@ -56,6 +57,8 @@ const project = `{
 }
 `
 
+// TestFlake has a flake in a folder whose path no URL takes as it stands, with
+// the host's Nix and with the newest one.
 func TestFlake(t *testing.T) {
 	switch err := harness.NixDaemon(t); {
 	case err != nil && os.Geteuid() == 0:
@@ -63,20 +66,33 @@ func TestFlake(t *testing.T) {
 	case err != nil:
 		t.Skip(err)
 	}
-	h := harness.New(t)
+	t.Run("host", func(t *testing.T) { flake(t, harness.New(t), false) })
+	t.Run("newest", func(t *testing.T) {
+		h := harness.New(t)
+		h.Setenv("PATH", h.NewestNix()+":"+path)
+		flake(t, h, true)
+	})
+}
+
+// path is the commands' PATH.
+const path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+func flake(t *testing.T, h *harness.H, newest bool) {
 	h.Setenv("NIX_REMOTE", "daemon")
 	// As Nix is installed: nuc turns flakes on for its own commands.
 	h.Setenv("NIX_CONFIG", "experimental-features =")
-	folder := filepath.Join(h.Dir, "project")
-	h.NixFiles("project/nuc")
+	h.Logf("%s", h.Host("nix", "--version"))
+	repository, place := filepath.Join(h.Dir, "100% & é"), "100% & é/my project? #1"
+	folder := filepath.Join(h.Dir, place)
+	h.NixFiles(place + "/nuc")
 	tree := h.Tree("trixie")
 	write := func(greeting string) {
-		h.Write("project/flake.nix", fmt.Sprintf(project, harness.NixSystem(t), greeting, tree), 0o644)
+		h.Write(place+"/flake.nix", fmt.Sprintf(project, harness.NixSystem(t), greeting, tree), 0o644)
 	}
 	h.Own("web")
 
 	write("first")
-	h.Must("up", folder+"#web")
+	h.Must("up", folder+"#site")
 	toplevel := h.Must("inspect", "web", "--query", "system.toplevel")
 	if !strings.HasPrefix(toplevel, "/nix/store/") {
 		h.Fatalf("system.toplevel is %q, no store path", toplevel)
@@ -104,6 +120,24 @@ func TestFlake(t *testing.T) {
 		h.Errorf("up of an unchanged flake:\n%s", r)
 	}
 	write("second")
+	// In a repository, which Nix before 2.19 can't read, and by a name that is
+	// Nix's own.
+	for _, args := range [][]string{{"init", "--quiet"}, {"add", "--all"}} {
+		if r := h.Host("git", append([]string{"-C", repository}, args...)...); r.Code != 0 {
+			h.Fatalf("%s", r)
+		}
+	}
+	below := repository + "?dir=my%20project%3F%20%231#site"
+	if r := h.Nuc("build", below); (r.Code != 0 || !strings.HasPrefix(r.Stdout, "/nix/store/")) &&
+		(newest || !strings.Contains(r.Stderr, "use Nix 2.19 or later")) {
+		h.Errorf("build of a flake in a repository:\n%s", r)
+	}
+	if err := os.RemoveAll(filepath.Join(repository, ".git")); err != nil {
+		h.Fatal(err)
+	}
+	if r := h.Nuc("build", below); r.Code != 0 {
+		h.Errorf("build of a flake by its folder's parent:\n%s", r)
+	}
 	r := h.Nuc("switch", "web")
 	if r.Code != 0 || !strings.Contains(r.Stdout, "switch: second") || !strings.Contains(r.Stdout, "generation 2") {
 		h.Errorf("switch to a changed flake:\n%s", r)
@@ -127,7 +161,7 @@ func TestFlake(t *testing.T) {
 		args        []string
 		want        []string
 	}{
-		{"mistyped", "", []string{"up", folder + "#wob"}, []string{"did you mean #web"}},
+		{"mistyped", "", []string{"up", folder + "#sit"}, []string{"did you mean #site"}},
 		{"no flake", "", []string{"up", h.Dir}, []string{"flake.nix", "configuration.nix"}},
 		{"newer nuc", "", []string{"switch", newer}, []string{"version: 2", "upgrade nuc"}},
 		{"collected", "", []string{"switch", collected}, []string{lost, "not in the store", "nothing was changed"}},
@@ -146,11 +180,12 @@ func TestFlake(t *testing.T) {
 		}
 	}
 	write("first")
+	before := h.Getenv("PATH")
 	h.Setenv("PATH", "/nowhere")
 	if r := h.Nuc("switch", "web"); r.Code != 1 || !strings.Contains(r.Stderr, "nix is not on PATH") {
 		h.Errorf("without nix: want one line that says so:\n%s", r)
 	}
-	h.Setenv("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+	h.Setenv("PATH", before)
 	if status := h.Status("web"); status != "ready" {
 		h.Errorf("after all that, web is %q", status)
 	}

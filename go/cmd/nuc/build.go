@@ -31,11 +31,12 @@ func (b *buildCommand) Run(c *context) error {
 		if err != nil {
 			return err
 		}
-		paths, err := c.builder().Build(p, name)
+		built, err := c.builder().Build(p, name)
 		if err != nil {
 			return err
 		}
-		for _, path := range paths {
+		for _, one := range built {
+			path := one.Path
 			d, _, err := descriptor.ReadFile(path)
 			if err != nil {
 				return fmt.Errorf("descriptor %s: %w", path, err)
@@ -74,22 +75,20 @@ func (c *context) builder() *project.Builder {
 
 // build returns a project's containers with their descriptors, built.
 func (c *context) build(p project.Project, name string) ([]*target, error) {
-	paths, err := c.builder().Build(p, name)
+	built, err := c.builder().Build(p, name)
 	if err != nil {
 		return nil, err
 	}
 	var targets []*target
-	for _, path := range paths {
-		d, source, err := descriptor.ReadFile(path)
+	for _, one := range built {
+		d, source, err := descriptor.ReadFile(one.Path)
 		if err != nil {
-			return nil, fmt.Errorf("descriptor %s: %w", path, err)
+			return nil, fmt.Errorf("descriptor %s: %w", one.Path, err)
 		}
 		from := p
-		if from.Name = name; name == "" && p.Flake != "" {
-			from.Name = d.Name
-		}
+		from.Name = one.Name
 		targets = append(targets, &target{
-			container: c.folders.Container(d.Name), descriptor: d, source: source, storePath: path, origin: &from,
+			container: c.folders.Container(d.Name), descriptor: d, source: source, storePath: one.Path, origin: &from,
 		})
 	}
 	return targets, nil

@@ -92,17 +92,15 @@ func (c *context) everyOr(args []string) ([]state.Container, error) {
 // folder with a flake, a configuration.nix or descriptors, a flake elsewhere, or
 // a descriptor's file; of FOLDER#NAME, that one.
 func (c *context) members(arg string) ([]string, error) {
-	ref, wanted, _ := strings.Cut(arg, "#")
-	if ref == "" {
-		ref = "."
-	}
-	path, err := filepath.Abs(ref)
-	if err != nil {
+	ref, wanted := project.Cut(arg)
+	path, err := project.Folder(ref)
+	switch {
+	case err != nil && !project.Is(ref):
 		return nil, err
+	case err != nil:
+		path = ref // a flake elsewhere
 	}
-	if real, err := filepath.EvalSymlinks(path); err == nil {
-		path = real
-	}
+	ref = project.Absolute(ref)
 	names, err := c.known()
 	if err != nil {
 		return nil, err
@@ -134,9 +132,9 @@ func from(p *project.Project, path, ref string) bool {
 
 // noMembers tells what a project lacks that no container was started from.
 func noMembers(arg string) error {
-	ref, _, _ := strings.Cut(arg, "#")
-	if ref == "" {
-		ref = "."
+	ref, _ := project.Cut(arg)
+	if folder, err := project.Folder(ref); err == nil && !strings.Contains(ref, ":") {
+		ref = folder
 	}
 	switch st, err := os.Stat(ref); {
 	case err != nil && !strings.Contains(ref, ":"):

@@ -10,7 +10,7 @@ import (
 // them: all its *.json, sorted. It is empty for what is no such folder; a
 // flake.nix or configuration.nix in it comes first.
 func Descriptors(arg string) ([]string, error) {
-	if strings.Contains(arg, "#") || scheme(arg) || exists(arg, "flake.nix") || exists(arg, "configuration.nix") {
+	if scheme(arg) || !isFolder(arg) && strings.Contains(arg, "#") || exists(arg, "flake.nix") || exists(arg, "configuration.nix") {
 		return nil, nil
 	}
 	entries, err := os.ReadDir(arg)

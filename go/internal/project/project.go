@@ -32,17 +32,44 @@ type Project struct {
 	Name string `json:"name,omitempty"`
 	// File is a descriptor's file, absolute, where that is all there is.
 	File string `json:"file,omitempty"`
-	// Nixpkgs is the one that a classic project uses; "" is the found one.
+	// Nixpkgs is the folder of the one that a classic project uses, absolute; ""
+	// is the found one.
 	Nixpkgs string `json:"nixpkgs,omitempty"`
+}
+
+// Built is one of a project's descriptors.
+type Built struct {
+	// Name is the flake's name for the container, which it need not bear itself;
+	// "" of a classic project.
+	Name string
+	// Path is the descriptor's in the store.
+	Path string
 }
 
 // Is tells whether an argument looks like a project: a flake reference with a
 // fragment, a reference of another kind than a path, or a folder.
 func Is(arg string) bool {
-	if strings.Contains(arg, "#") || scheme(arg) {
-		return true
+	ref, name := Cut(arg)
+	return name != "" || strings.HasSuffix(arg, "#") || scheme(ref) || isFolder(ref)
+}
+
+// Cut takes a flake's fragment off an argument, which a folder's own name may
+// look like.
+func Cut(arg string) (ref, name string) {
+	if at := strings.LastIndexByte(arg, '#'); isFolder(arg) {
+		return arg, ""
+	} else if at >= 0 && isFolder(arg[:at]) {
+		return arg[:at], arg[at+1:]
 	}
-	st, err := os.Stat(arg)
+	ref, name, _ = strings.Cut(arg, "#")
+	if ref == "" {
+		ref = "."
+	}
+	return ref, name
+}
+
+func isFolder(path string) bool {
+	st, err := os.Stat(path)
 	return err == nil && st.IsDir()
 }
 
@@ -55,30 +82,31 @@ func scheme(arg string) bool {
 // Find reads an argument for which Is holds. The name is the flake's fragment,
 // "" for all.
 func Find(arg, nixpkgs string) (p Project, name string, err error) {
-	ref, name, _ := strings.Cut(arg, "#")
-	if ref == "" {
-		ref = "."
-	}
+	ref, name := Cut(arg)
 	if scheme(ref) {
-		return Project{Flake: ref}, name, nil
+		if nixpkgs != "" {
+			return Project{}, "", isFlake(ref)
+		}
+		return Project{Flake: Absolute(ref)}, name, nil
 	}
-	folder, err := filepath.Abs(ref)
+	if nixpkgs != "" {
+		if nixpkgs, err = filepath.Abs(nixpkgs); err != nil {
+			return Project{}, "", err
+		}
+	}
+	folder, err := Folder(ref)
 	if err != nil {
 		return Project{}, "", err
-	}
-	// The same folder by one name, whatever links lead to it.
-	if real, err := filepath.EvalSymlinks(folder); err == nil {
-		folder = real
 	}
 	st, err := os.Stat(folder)
 	switch {
 	case err != nil:
-		return Project{}, "", fmt.Errorf("project %s: no such folder", ref)
+		return Project{}, "", noFolder(ref, name)
 	case !st.IsDir():
 		return Project{}, "", fmt.Errorf("project %s: is no folder", ref)
 	case exists(folder, "flake.nix"):
 		if nixpkgs != "" {
-			return Project{}, "", fmt.Errorf("project %s: is a flake, whose inputs say which nixpkgs it uses: leave --nixpkgs out", ref)
+			return Project{}, "", isFlake(ref)
 		}
 		return Project{Folder: folder, Flake: folder}, name, nil
 	case name != "":
@@ -87,6 +115,18 @@ func Find(arg, nixpkgs string) (p Project, name string, err error) {
 		return Project{Folder: folder, Nixpkgs: nixpkgs}, "", nil
 	}
 	return Project{}, "", fmt.Errorf("project %s: neither a flake.nix, a configuration.nix nor a descriptor (*.json) is in it: name a folder that has one, or start one with nix flake init", ref)
+}
+
+func isFlake(ref string) error {
+	return fmt.Errorf("project %s: is a flake, whose inputs say which nixpkgs it uses: leave --nixpkgs out", ref)
+}
+
+// noFolder says what else may be meant by what is no folder.
+func noFolder(ref, name string) error {
+	if !strings.ContainsAny(ref, "/.") && name != "" {
+		return fmt.Errorf("project %s: no such folder: a flake of Nix's registry is flake:%s#%s", ref, ref, name)
+	}
+	return fmt.Errorf("project %s: no such folder", ref)
 }
 
 func exists(folder, name string) bool {
@@ -107,26 +147,28 @@ type Builder struct {
 	Say func(string)
 }
 
-// Build returns the store paths of the descriptors: of the named container, or
-// of all.
-func (b *Builder) Build(p Project, name string) ([]string, error) {
+// Build builds the descriptors: of the named container, or of all.
+func (b *Builder) Build(p Project, name string) ([]Built, error) {
 	if _, err := exec.LookPath("nix"); err != nil {
 		return nil, errors.New("nix is not on PATH: install it (https://nixos.org/download), or give a descriptor's file")
 	}
 	if p.Flake == "" {
 		path, err := b.classic(p)
-		return []string{path}, err
+		return []Built{{Path: path}}, err
 	}
 	key := b.key(p, name)
-	if paths := b.remembered(key); paths != nil {
-		return paths, nil
+	if built := b.remembered(key); built != nil {
+		return built, nil
 	}
-	paths, err := b.flake(p, name)
+	if err := p.readable(); err != nil {
+		return nil, err
+	}
+	built, err := b.flake(p, name)
 	// What changed meanwhile is not what was built.
 	if err == nil && key != "" && b.key(p, name) == key && b.hasLocked(p) {
-		b.remember(key, paths)
+		b.remember(key, built)
 	}
-	return paths, err
+	return built, err
 }
 
 // system is the platform as Nix calls it.
@@ -138,7 +180,7 @@ func system() string {
 	return machine + "-" + runtime.GOOS
 }
 
-func (b *Builder) flake(p Project, name string) ([]string, error) {
+func (b *Builder) flake(p Project, name string) ([]Built, error) {
 	names := []string{name}
 	if name == "" {
 		var err error
@@ -152,39 +194,44 @@ func (b *Builder) flake(p Project, name string) ([]string, error) {
 	// Not --print-out-paths, which came with Nix 2.9.
 	args := []string{"build", "--no-link", "--json"}
 	for _, n := range names {
-		args = append(args, p.Flake+"#nucContainers."+system()+"."+quote(n)+".descriptor")
+		args = append(args, p.containers()+"."+quote(n)+".descriptor")
 	}
-	out, err := b.nix(args...)
+	command := p.nix(args...)
+	command.Stderr = b.Progress
+	out, err := command.Output()
 	if err != nil {
 		if known, nerr := b.names(p, nil); nerr == nil && name != "" && !contains(known, name) {
 			return nil, unknown(p, name, known)
 		}
 		return nil, fmt.Errorf("flake %s: nix build failed, as it says above; nothing was changed", p.Flake)
 	}
-	return outputs(out)
+	return outputs(out, names)
 }
 
-// outputs reads what nix build --json prints: one object a derivation.
-func outputs(text []byte) ([]string, error) {
+// outputs reads what nix build --json prints: one object a derivation, in the
+// order in which they were asked for.
+func outputs(text []byte, names []string) ([]Built, error) {
 	var built []struct{ Outputs map[string]string }
 	if err := json.Unmarshal(text, &built); err != nil {
 		return nil, fmt.Errorf("nix build --json: %w", err)
 	}
-	var paths []string
-	for _, one := range built {
-		if path := one.Outputs["out"]; path != "" {
-			paths = append(paths, path)
+	if len(built) != len(names) {
+		return nil, fmt.Errorf("nix build --json: %d outputs of %d containers", len(built), len(names))
+	}
+	var all []Built
+	for i, one := range built {
+		path := one.Outputs["out"]
+		if path == "" {
+			return nil, fmt.Errorf("nix build made no descriptor of %s: nucContainers.SYSTEM.NAME.descriptor must be a derivation of one file", names[i])
 		}
+		all = append(all, Built{Name: names[i], Path: path})
 	}
-	if len(paths) == 0 {
-		return nil, errors.New("nix build made no descriptor: nucContainers.SYSTEM.NAME.descriptor must be a derivation of one file")
-	}
-	return paths, nil
+	return all, nil
 }
 
 // names lists the containers of a flake.
 func (b *Builder) names(p Project, progress *os.File) ([]string, error) {
-	command := nix("eval", "--json", p.Flake+"#nucContainers."+system(), "--apply", "builtins.attrNames")
+	command := p.nix("eval", "--json", p.containers(), "--apply", "builtins.attrNames")
 	var complaint bytes.Buffer
 	command.Stderr = &complaint
 	out, err := command.Output()
@@ -220,17 +267,6 @@ func contains(list []string, s string) bool {
 // quote makes an attribute's name one component of an attribute path.
 func quote(name string) string {
 	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, `$`, `\$`).Replace(name) + `"`
-}
-
-// nix has flakes on, whatever the user's settings say: who names a flake wants it.
-func nix(args ...string) *exec.Cmd {
-	return exec.Command("nix", append([]string{"--extra-experimental-features", "nix-command flakes"}, args...)...)
-}
-
-func (b *Builder) nix(args ...string) ([]byte, error) {
-	command := nix(args...)
-	command.Stderr = b.Progress
-	return command.Output()
 }
 
 // expression evaluates a configuration.nix with nuc's modules.
@@ -271,12 +307,9 @@ func (b *Builder) classic(p Project) (string, error) {
 // findNixpkgs says which nixpkgs a classic project uses; "" is the locked one.
 func findNixpkgs(p Project) (path, from string, err error) {
 	if p.Nixpkgs != "" {
-		path, err := filepath.Abs(p.Nixpkgs)
-		if err != nil {
-			return "", "", err
-		}
+		path := p.Nixpkgs
 		if !exists(path, "nixos/lib/eval-config.nix") {
-			return "", "", fmt.Errorf("--nixpkgs %s: is no nixpkgs: there is no nixos/lib/eval-config.nix in it", p.Nixpkgs)
+			return "", "", fmt.Errorf("--nixpkgs %s: is no nixpkgs: there is no nixos/lib/eval-config.nix in it", path)
 		}
 		return path, path + " (--nixpkgs)", nil
 	}

@@ -2,12 +2,14 @@ package project
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/nix-user-containers/nuc/test/leaktest"
 )
@@ -23,12 +25,13 @@ func write(t *testing.T, path, text string) {
 
 func TestIs(t *testing.T) {
 	t.Chdir(t.TempDir())
-	if err := os.Mkdir("folder", 0o700); err != nil {
+	if err := errors.Join(os.Mkdir("folder", 0o700), os.Mkdir("folder #1", 0o700)); err != nil {
 		t.Fatal(err)
 	}
 	write(t, "file", "")
 	for arg, want := range map[string]bool{
 		".": true, "folder": true, ".#web": true, "#web": true, "github:o/r": true, "git+ssh://h/r": true,
+		"folder #1": true, "folder #1#web": true, "web#": true,
 		"file": false, "web": false, "./file": false, "/none": false, "./a:b": false, ":": false,
 	} {
 		if got := Is(arg); got != want {
@@ -52,6 +55,10 @@ func TestFind(t *testing.T) {
 		t.Fatal(err)
 	}
 	flake := Project{Folder: top + "/flake", Flake: top + "/flake"}
+	deep := Project{Folder: top + "/flake/deep", Flake: top + "/flake/deep"}
+	write(t, "flake/deep/flake.nix", "")
+	write(t, "odd #1/flake.nix", "")
+	odd := Project{Folder: top + "/odd #1", Flake: top + "/odd #1"}
 	tests := []struct {
 		arg, nixpkgs string
 		want         Project
@@ -62,7 +69,15 @@ func TestFind(t *testing.T) {
 		{arg: "./both", want: Project{Folder: top + "/both", Flake: top + "/both"}},
 		{arg: "github:o/r#web", want: Project{Flake: "github:o/r"}, name: "web"},
 		{arg: "classic", nixpkgs: "/n", want: Project{Folder: top + "/classic", Nixpkgs: "/n"}},
+		{arg: "classic", nixpkgs: "n/../m", want: Project{Folder: top + "/classic", Nixpkgs: top + "/m"}},
+		{arg: "odd #1", want: odd},
+		{arg: "odd #1#web", want: odd, name: "web"},
+		{arg: "flake?dir=deep#web", want: deep, name: "web"},
+		{arg: "path:./flake#web", want: Project{Flake: "path:" + escape(top) + "/flake"}, name: "web"},
+		{arg: "flake?ref=main#web", err: "only ?dir= is known"},
+		{arg: "nixpkgs#web", err: "flake:nixpkgs#web"},
 		{arg: "flake", nixpkgs: "/n", err: "leave --nixpkgs out"},
+		{arg: "github:o/r", nixpkgs: "/n", err: "leave --nixpkgs out"},
 		{arg: "classic#web", err: "no flake.nix"},
 		{arg: "empty", err: "neither a flake.nix, a configuration.nix nor a descriptor"},
 		{arg: "none", err: "no such folder"},
@@ -102,13 +117,87 @@ func TestQuote(t *testing.T) {
 }
 
 func TestOutputs(t *testing.T) {
-	got, err := outputs([]byte(`[{"drvPath":"/nix/store/a.drv","outputs":{"out":"/nix/store/a"}},{"outputs":{"out":"/nix/store/b"}}]`))
-	if err != nil || !slices.Equal(got, []string{"/nix/store/a", "/nix/store/b"}) {
+	two := []string{"a", "b"}
+	got, err := outputs([]byte(`[{"drvPath":"/nix/store/a.drv","outputs":{"out":"/nix/store/a"}},{"outputs":{"out":"/nix/store/b"}}]`), two)
+	if err != nil || !slices.Equal(got, []Built{{"a", "/nix/store/a"}, {"b", "/nix/store/b"}}) {
 		t.Errorf("%q, %v", got, err)
 	}
-	for _, bad := range []string{"", "[]", `[{"outputs":{"dev":"/nix/store/a"}}]`, "{"} {
-		if got, err := outputs([]byte(bad)); err == nil {
+	for _, bad := range []string{"", "[]", `[{"outputs":{"dev":"/nix/store/a"}},{"outputs":{"out":"/nix/store/b"}}]`, `[{"outputs":{"out":"/nix/store/a"}}]`, "{"} {
+		if got, err := outputs([]byte(bad), two); err == nil {
 			t.Errorf("%q gives %q", bad, got)
+		}
+	}
+}
+
+func TestReference(t *testing.T) {
+	top, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	const odd = "a b%20?c#d&é"
+	const escaped = "a%20b%2520%3Fc%23d%26%C3%A9"
+	write(t, filepath.Join(top, odd, "flake.nix"), "")
+	write(t, filepath.Join(top, "git", odd, ".git/HEAD"), "")
+	write(t, filepath.Join(top, "git", odd, "sub "+odd, "flake.nix"), "")
+	write(t, filepath.Join(top, "shallow/.git/shallow"), "")
+	for folder, want := range map[string]string{
+		odd:                                   ".",
+		filepath.Join("git", odd):             "git+file://" + escape(top) + "/git/" + escaped,
+		filepath.Join("git", odd, "sub "+odd): "git+file://" + escape(top) + "/git/" + escaped + "?dir=sub%20" + escaped,
+		"shallow":                             "git+file://" + escape(top) + "/shallow?shallow=1",
+	} {
+		p := Project{Folder: filepath.Join(top, folder), Flake: filepath.Join(top, folder)}
+		if got := p.reference(); got != want {
+			t.Errorf("%s is %s, want %s", folder, got, want)
+		}
+		if got := p.nix("eval").Dir; got != p.Folder {
+			t.Errorf("%s: Nix runs in %q", folder, got)
+		}
+	}
+	if got := (Project{Flake: "github:o/r"}).reference(); got != "github:o/r" {
+		t.Errorf("a flake elsewhere is %s", got)
+	}
+}
+
+func TestReadable(t *testing.T) {
+	bin := t.TempDir()
+	t.Setenv("PATH", bin)
+	odd := t.TempDir() + "/a b"
+	write(t, odd+"/flake.nix", "")
+	for version, refused := range map[string]bool{
+		"nix (Nix) 2.8.0": true, "nix (Nix) 2.18.1": true, "nix (Nix) 2.19.0": false, "nix (Nix) 2.34.8": false,
+		"nix (Nix) 3.0": false, "nix (Lix, like Nix) 2.93.0": false, "": false, "nix (Nix) 2.18pre20230802_abcdef": true,
+	} {
+		write(t, bin+"/nix", "#!/bin/sh\necho '"+version+"'\n")
+		if err := os.Chmod(bin+"/nix", 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := (Project{Folder: odd}).readable(); err != nil {
+			t.Errorf("%s: a folder that is no repository: %v", version, err)
+		}
+		write(t, odd+"/.git/HEAD", "")
+		if err := (Project{Folder: odd}).readable(); (err != nil) != refused {
+			t.Errorf("%s: %v, want a refusal: %t", version, err, refused)
+		}
+		if err := os.RemoveAll(odd + "/.git"); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestAbsolute(t *testing.T) {
+	here, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(here)
+	for ref, want := range map[string]string{
+		"github:o/r": "github:o/r", "path:/a/b": "path:/a/b", "git+file:///a?dir=x": "git+file:///a?dir=x",
+		"path:.": "path:" + escape(here), "path:./a": "path:" + escape(here) + "/a", "path:a/../b?dir=c": "path:" + escape(here) + "/b?dir=c",
+		"git+file:.?ref=x": "git+file:" + escape(here) + "?ref=x",
+	} {
+		if got := Absolute(ref); got != want {
+			t.Errorf("%s is %s, want %s", ref, got, want)
 		}
 	}
 }
@@ -159,6 +248,9 @@ func TestKey(t *testing.T) {
 		write(t, folder+"/flake.lock", `{"root":"root","nodes":{"root":{},"mine":{"locked":{"type":"path","path":"/home/ana/mine","narHash":"sha256-1"}}}}`)
 	})
 	changes("a setting of Nix", true, func() { t.Setenv("NIX_CONFIG", "x = y") })
+	home := os.Getenv("HOME")
+	changes("a file of settings", true, func() { write(t, home+"/.config/nix/nix.conf", "!include more.conf\n") })
+	changes("what it includes", true, func() { write(t, home+"/.config/nix/more.conf", "x = y\n") })
 	if other := b.key(p, "db"); other == last {
 		t.Error("two containers have one key")
 	}
@@ -172,12 +264,50 @@ func TestKey(t *testing.T) {
 		t.Error("a flake with an input that nothing pins has a key")
 	}
 	write(t, folder+"/flake.lock", "{}")
-	b.remember("key", []string{folder})
-	if got := b.remembered("key"); !slices.Equal(got, []string{folder}) {
+	one := Built{Name: "web", Path: folder}
+	b.remember("key", []Built{one})
+	if got := b.remembered("key"); !slices.Equal(got, []Built{one}) {
 		t.Errorf("remembered: %q", got)
 	}
-	b.remember("key", []string{folder, folder + "/collected"})
+	b.remember("key", []Built{one, {Path: folder + "/collected"}})
 	if got := b.remembered("key"); got != nil {
 		t.Errorf("a path that is gone is remembered: %q", got)
+	}
+}
+
+func TestForget(t *testing.T) {
+	b := &Builder{Cache: t.TempDir()}
+	built := []Built{{Name: "web", Path: b.Cache}}
+	for i := range memories + 5 {
+		key := fmt.Sprint(i)
+		b.remember(key, built)
+		when := time.Unix(int64(1000+i), 0)
+		if err := os.Chtimes(b.memory(key), when, when); err != nil {
+			t.Fatal(err)
+		}
+		if i == memories-1 && b.remembered("0") == nil {
+			t.Error("the first is forgotten before there are too many")
+		}
+	}
+	if entries, err := os.ReadDir(filepath.Join(b.Cache, "builds")); err != nil || len(entries) != memories {
+		t.Errorf("%d are kept, %v", len(entries), err)
+	}
+	if b.remembered("0") == nil {
+		t.Error("one that was asked for lately is forgotten")
+	}
+	if b.remembered("1") != nil || b.remembered(fmt.Sprint(memories+4)) == nil {
+		t.Error("not the oldest were forgotten")
+	}
+}
+
+func TestSettings(t *testing.T) {
+	environment := map[string]string{"HOME": "/home/ana"}
+	getenv := func(name string) string { return environment[name] }
+	if got := settings(getenv); !slices.Equal(got, []string{"/etc/nix/nix.conf", "/home/ana/.config/nix/nix.conf", "/etc/xdg/nix/nix.conf"}) {
+		t.Errorf("%q", got)
+	}
+	environment["NIX_CONF_DIR"], environment["NIX_USER_CONF_FILES"] = "/conf", "/a:/b"
+	if got := settings(getenv); !slices.Equal(got, []string{"/conf/nix.conf", "/a", "/b"}) {
+		t.Errorf("%q", got)
 	}
 }

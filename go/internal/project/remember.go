@@ -2,6 +2,7 @@ package project
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -12,8 +13,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strings"
+	"time"
 )
 
 // What Nix reads of a large repository takes longer to look through than it
@@ -40,17 +43,61 @@ func (b *Builder) key(p Project, name string) string {
 	if err != nil {
 		return ""
 	}
-	fmt.Fprintf(h, "1\n%s\n%s\n%q\n%q\n", program, system(), p.Flake, name)
+	fmt.Fprintf(h, "2\n%s\n%s\n%q\n%q\n", program, system(), p.Flake, name)
 	for _, e := range os.Environ() {
 		// What may change what Nix makes of a flake: its settings and its store.
 		if strings.HasPrefix(e, "NIX_") {
 			fmt.Fprintf(h, "%q\n", e)
 		}
 	}
+	for _, path := range settings(os.Getenv) {
+		hashSettings(h, path, 0)
+	}
 	if err := hashFlake(h, p.Folder); err != nil {
 		return ""
 	}
 	return hex.EncodeToString(h.Sum(nil))
+}
+
+// settings are the files with Nix's settings (nix.conf(5)).
+func settings(getenv func(string) string) []string {
+	or := func(value, fallback string) string {
+		if value == "" {
+			return fallback
+		}
+		return value
+	}
+	files := []string{filepath.Join(or(getenv("NIX_CONF_DIR"), "/etc/nix"), "nix.conf")}
+	if own := getenv("NIX_USER_CONF_FILES"); own != "" {
+		return append(files, strings.Split(own, ":")...)
+	}
+	folders := append([]string{or(getenv("XDG_CONFIG_HOME"), filepath.Join(getenv("HOME"), ".config"))},
+		strings.Split(or(getenv("XDG_CONFIG_DIRS"), "/etc/xdg"), ":")...)
+	for _, folder := range folders {
+		files = append(files, filepath.Join(folder, "nix/nix.conf"))
+	}
+	return files
+}
+
+// hashSettings writes what is in a file of settings and in those that it
+// includes.
+func hashSettings(w io.Writer, path string, depth int) {
+	data, err := os.ReadFile(path)
+	if err != nil || depth > 8 {
+		fmt.Fprintf(w, "%q -\n", path)
+		return
+	}
+	fmt.Fprintf(w, "%q %q\n", path, data)
+	for line := range strings.Lines(string(data)) {
+		words := strings.Fields(line)
+		if len(words) == 2 && (words[0] == "include" || words[0] == "!include") {
+			included := words[1]
+			if !filepath.IsAbs(included) {
+				included = filepath.Join(filepath.Dir(path), included)
+			}
+			hashSettings(w, included, depth+1)
+		}
+	}
 }
 
 // hashFlake writes the names, kinds and contents of a flake's files.
@@ -171,7 +218,7 @@ func (b *Builder) hasLocked(p Project) bool {
 	if exists(p.Folder, "flake.lock") {
 		return true
 	}
-	out, err := nix("flake", "metadata", "--json", p.Flake).Output()
+	out, err := p.nix("flake", "metadata", "--json", p.reference()).Output()
 	if err != nil {
 		return false
 	}
@@ -183,36 +230,66 @@ func (b *Builder) hasLocked(p Project) bool {
 
 func (b *Builder) memory(key string) string { return filepath.Join(b.Cache, "builds", key) }
 
-// remembered returns an earlier build's paths, if all of them are still there.
-func (b *Builder) remembered(key string) []string {
+// remembered returns an earlier build, if all of it is still there.
+func (b *Builder) remembered(key string) []Built {
 	if key == "" {
 		return nil
 	}
-	data, err := os.ReadFile(b.memory(key))
+	path := b.memory(key)
+	data, err := os.ReadFile(path)
 	if err != nil {
 		return nil
 	}
-	paths := strings.Fields(string(data))
-	for _, p := range paths {
-		if _, err := os.Stat(p); err != nil {
+	var built []Built
+	if json.Unmarshal(data, &built) != nil {
+		return nil
+	}
+	for _, one := range built {
+		if _, err := os.Stat(one.Path); err != nil {
 			return nil
 		}
 	}
-	return paths
+	now := time.Now()
+	_ = os.Chtimes(path, now, now)
+	return built
 }
 
-// remember notes a build's paths; that it could not is no matter.
-func (b *Builder) remember(key string, paths []string) {
+// remember notes what was built; that it could not is no matter.
+func (b *Builder) remember(key string, built []Built) {
+	text, err := json.Marshal(built)
 	path := b.memory(key)
-	if os.MkdirAll(filepath.Dir(path), 0o700) != nil {
+	if err != nil || os.MkdirAll(filepath.Dir(path), 0o700) != nil {
 		return
 	}
 	tmp, err := os.CreateTemp(filepath.Dir(path), ".new-*")
 	if err != nil {
 		return
 	}
-	_, err = tmp.WriteString(strings.Join(paths, "\n") + "\n")
+	_, err = tmp.Write(text)
 	if cerr := tmp.Close(); err != nil || cerr != nil || os.Rename(tmp.Name(), path) != nil {
 		_ = os.Remove(tmp.Name())
+	}
+	forget(filepath.Dir(path))
+}
+
+// memories is how many builds are remembered: each change of a file is another.
+const memories = 200
+
+// forget removes the builds that were not asked for longest.
+func forget(folder string) {
+	entries, err := os.ReadDir(folder)
+	if err != nil || len(entries) <= memories {
+		return
+	}
+	age := func(e fs.DirEntry) int64 {
+		info, err := e.Info()
+		if err != nil {
+			return 0
+		}
+		return -info.ModTime().UnixNano()
+	}
+	slices.SortFunc(entries, func(a, b fs.DirEntry) int { return cmp.Compare(age(a), age(b)) })
+	for _, e := range entries[memories:] {
+		_ = os.Remove(filepath.Join(folder, e.Name()))
 	}
 }
