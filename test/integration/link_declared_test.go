@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -234,5 +235,44 @@ func TestLinkStartsContainer(t *testing.T) {
 				h.Errorf("%s", r)
 			}
 		}
+	})
+}
+
+// TestLinkWhileStopping: a client that comes while a container that clients start
+// is just stopped waits for its next run.
+func TestLinkWhileStopping(t *testing.T) {
+	onTree(t, func(h *harness.H, tree string) {
+		withLinks(h)
+		published, number := harness.FreePort(h), harness.FreePort(h)
+		// nginx has gone long before the container has.
+		slow := h.Write("slow.service", "[Unit]\nBefore=nginx.service\n[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=true\nExecStop=sleep 3\n", 0o644)
+		h.Up("web", tree, func(d map[string]any) {
+			ephemeral(d)
+			d["network"] = map[string]any{
+				"ports":           []any{activating(published, 8000)},
+				"idleStopSeconds": 1,
+			}
+			d["mounts"] = []any{
+				map[string]any{"source": slow, "target": "/etc/systemd/system/slow.service", "readOnly": true},
+				map[string]any{"source": h.Write("nginx.conf", severalNginx, 0o644), "target": "/etc/nginx/conf.d/several.conf", "readOnly": true},
+			}
+			d["ready"] = map[string]any{"units": []string{"nginx.service"}}
+		})
+		h.Must("link", "-", fmt.Sprint(number), "web", "8000")
+		get := func(when string) {
+			h.Helper()
+			r := h.Host("curl", "-fsS", "--max-time", "60", fmt.Sprintf("http://127.0.0.1:%d/", number))
+			if !strings.Contains(r.Stdout, "port 8000") {
+				h.Errorf("%s:\n%s", when, r)
+			}
+		}
+		get("the first")
+		h.Must("exec", "web", "systemctl", "start", "slow")
+		h.WaitState("web", patience, "stopping")
+		time.Sleep(time.Second)
+		if status := h.Status("web"); status != "stopping" {
+			h.Fatalf("web is %q, not stopping still", status)
+		}
+		get("while it is stopping")
 	})
 }

@@ -224,6 +224,57 @@ func TestLinkUDP(t *testing.T) {
 	})
 }
 
+// TestLinkUDPRestart: a client that goes on sending from one socket reaches the
+// service again once its container has been restarted.
+func TestLinkUDPRestart(t *testing.T) {
+	onTree(t, func(h *harness.H, tree string) {
+		withLinks(h)
+		h.Up("dns", tree, ephemeral)
+		echo(h, "dns")
+		number := harness.FreePort(h)
+		h.Must("link", "--udp", "-", fmt.Sprint(number), "dns", "53")
+		c, err := net.Dial("udp", fmt.Sprintf("127.0.0.1:%d", number))
+		if err != nil {
+			h.Fatal(err)
+		}
+		defer c.Close()
+		ask := func(word string) bool {
+			if _, err := io.WriteString(c, word); err != nil {
+				h.Fatal(err)
+			}
+			_ = c.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
+			answer := make([]byte, 100)
+			n, err := c.Read(answer)
+			return err == nil && string(answer[:n]) == strings.ToUpper(word)
+		}
+		harness.Eventually(h, patience, "an answer comes", func() bool { return ask("first") })
+		ended, gone := make(chan struct{}), make(chan struct{})
+		go func() {
+			defer close(gone)
+			for {
+				select {
+				case <-ended:
+					return
+				case <-time.After(20 * time.Millisecond):
+					_, _ = io.WriteString(c, "meanwhile")
+				}
+			}
+		}()
+		h.Must("restart", "dns")
+		echo(h, "dns")
+		close(ended)
+		<-gone
+		harness.Eventually(h, patience, "an answer comes after a restart", func() bool { return ask("second") })
+		// A service that is restarted, in a container that goes on.
+		h.Must("exec", "dns", "systemctl", "stop", "echo")
+		for range 3 {
+			ask("nobody")
+		}
+		echo(h, "dns")
+		harness.Eventually(h, patience, "an answer comes after a restart of the service", func() bool { return ask("third") })
+	})
+}
+
 // TestLinkOfProject names containers by their folders, and a range of ports.
 func TestLinkOfProject(t *testing.T) {
 	onTree(t, func(h *harness.H, tree string) {

@@ -120,6 +120,18 @@ func (c *client) attempt() {
 	}
 }
 
+// forget ends what clients of datagrams have with a run of the host's that is
+// over: they don't see its end, and go on sending.
+func (c *client) forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, s := range c.servers {
+		if p, ok := s.(*relay.Packets); ok {
+			p.Forget()
+		}
+	}
+}
+
 func (c *client) told(err error) {
 	select {
 	case c.first <- err:

@@ -102,11 +102,11 @@ func (t *target) run(p *process) {
 		t.up.Store(st != nil)
 		t.activated.Store(st != nil && slices.ContainsFunc(st.Ports, func(p supervisor.Port) bool { return p.SocketActivation }))
 		first.Do(func() { close(t.known) })
-		if st == nil || !st.Started.Equal(begun) {
-			// Another run, or none. Sockets keep the network namespace that they are
-			// of, which is of no more use.
-			t.four.Flush()
-			t.six.Flush()
+		if st == nil || !st.Started.Equal(begun) || st.State == supervisor.Stopping && t.activated.Load() {
+			// Another run, or none, or clients are to wait for the next one. Sockets
+			// keep the network namespace that they are of, which is of no more use.
+			t.flush()
+			p.client.forget()
 		}
 		if st != nil {
 			begun = st.Started
@@ -125,14 +125,25 @@ func (t *target) stir() {
 
 // changed is told by a listener when it has connections and when it has none.
 func (t *target) changed(open int) {
+	users := int32(0)
 	if open > 0 {
-		t.users.Add(1)
+		users = t.users.Add(1)
 	} else {
-		t.users.Add(-1)
+		users = t.users.Add(-1)
 	}
 	if t.activated.Load() {
+		if users == 0 {
+			// The next client asks for a socket, which keeps the container up; with
+			// one in stock it might meet a container that is just stopped as idle.
+			t.flush()
+		}
 		t.stir()
 	}
+}
+
+func (t *target) flush() {
+	t.four.Flush()
+	t.six.Flush()
 }
 
 // hold keeps a container that clients start from being stopped as idle while

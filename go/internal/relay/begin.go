@@ -99,6 +99,15 @@ func (b *beginning) wait(listener *os.File, prepare func(fd int)) (*os.File, err
 	return file, err
 }
 
+// running calls f unless nothing was started, or that has ended. F must not wait.
+func (b *beginning) running(f func()) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.started && !b.closed {
+		f()
+	}
+}
+
 // close ends serve. stop ends what was started; it is not called where nothing
 // was.
 func (b *beginning) close(stop func()) {

@@ -19,8 +19,8 @@ const (
 
 // Packets relays datagrams. Each client address has an association with the
 // target: a socket of its own, which the answers come back on. That nobody
-// listens (ICMP, port unreachable) is told to nobody: a client that cares asks
-// again.
+// listens (ICMP, port unreachable) is told to nobody, and ends the association: a
+// client that cares asks again, and begins anew.
 type Packets struct {
 	// Listener is a bound UDP socket, which Serve takes over.
 	Listener *os.File
@@ -73,6 +73,7 @@ type association struct {
 	waiting       [][]byte
 	proven        bool
 	answered      bool
+	refused       bool // nobody has listened, the last time
 	last          time.Time
 	before, after *association
 	queued, over  bool
@@ -110,6 +111,18 @@ func (p *Packets) Close() {
 		p.making.Wait()
 	})
 	p.Listener.Close() // if Serve was not called
+}
+
+// Forget ends all associations, as what they lead to has gone. Who goes on
+// sending gets new ones.
+func (p *Packets) Forget() {
+	p.begin.running(func() {
+		p.loop.call(func() {
+			for p.oldest != nil {
+				p.oldest.end()
+			}
+		})
+	})
 }
 
 // Open is the number of associations.
@@ -315,16 +328,18 @@ func (a *association) flush() {
 	a.onward()
 }
 
-// onward leaves an end that refuses.
+// onward leaves an end that refuses. Where there is no other one, or this is
+// the one that has answered, it is over: the target may be another by now, so
+// the next datagram begins anew.
 func (a *association) onward() {
+	if a.next++; a.answered || a.next >= len(a.ends) {
+		a.end()
+		return
+	}
 	a.packets.loop.forget(a.fd)
 	closeSocket(a.fd)
-	a.fd = -1
-	if a.next++; a.next < len(a.ends) {
-		a.try()
-	} else {
-		a.end() // the next datagram begins anew
-	}
+	a.fd, a.refused, a.proven = -1, false, false
+	a.try()
 }
 
 // event is told of the target's answers.
@@ -344,15 +359,14 @@ func (a *association) work() {
 	for range turn {
 		n, err := b.receive(a.fd)
 		if err == unix.EAGAIN {
+			if a.refused {
+				a.onward()
+			}
 			return
 		}
 		if err != 0 {
-			// Nobody listens, so far: maybe at the next end.
-			if err == unix.ECONNREFUSED && !a.answered && a.next+1 < len(a.ends) {
-				a.proven = false
-				a.onward()
-				return
-			}
+			// It comes before answers that are there already.
+			a.refused = a.refused || err == unix.ECONNREFUSED
 			continue
 		}
 		a.answered = true

@@ -142,6 +142,17 @@ func tryAsk(c *net.UDPConn, data []byte, patience time.Duration) error {
 	return nil
 }
 
+// eventuallyAsks asks until there is an answer: a datagram, or an answer to one
+// from before, may be lost.
+func eventuallyAsks(t *testing.T, c *net.UDPConn, otherwise string) {
+	t.Helper()
+	for i, deadline := 0, time.Now().Add(10*time.Second); tryAsk(c, fmt.Append(nil, "now ", i), 200*time.Millisecond) != nil; i++ {
+		if time.Now().After(deadline) {
+			t.Fatal(otherwise)
+		}
+	}
+}
+
 func TestPackets(t *testing.T) {
 	var mu sync.Mutex
 	var changes []int
@@ -301,12 +312,59 @@ func TestPacketRefused(t *testing.T) {
 				late.Close()
 				<-done
 			}()
-			// A datagram from before may still be on its way.
-			for deadline := time.Now().Add(10 * time.Second); tryAsk(c, []byte("now"), time.Second) != nil; {
-				if time.Now().After(deadline) {
-					t.Fatal("a client that asks again isn't answered")
-				}
+			eventuallyAsks(t, c, "a client that asks again isn't answered")
+		})
+	}
+}
+
+// TestPacketMoves: a client that goes on sending from one socket reaches the
+// service where it is now, also if it had an answer from where it was.
+func TestPacketMoves(t *testing.T) {
+	for _, ends := range []int{1, 2} {
+		t.Run(fmt.Sprint(ends), func(t *testing.T) {
+			var mu sync.Mutex
+			var target []End
+			lead := func(to *net.UDPConn) {
+				mu.Lock()
+				defer mu.Unlock()
+				at := to.LocalAddr().(*net.UDPAddr)
+				target = []End{packetsTo(at), packetsTo(&net.UDPAddr{IP: net.IPv6loopback, Port: at.Port})}[:ends]
 			}
+			p := newPacketPath(t, "127.0.0.1:0", func(p *Packets) {
+				p.Target = func() []End {
+					mu.Lock()
+					defer mu.Unlock()
+					return target
+				}
+			})
+			lead(p.service)
+			c := p.client("127.0.0.1")
+			asks(t, c, "before")
+
+			other := packetListener(t, "127.0.0.1:0")
+			done := make(chan struct{})
+			go func() {
+				echo(other)
+				close(done)
+			}()
+			defer func() {
+				other.Close()
+				<-done
+			}()
+			lead(other)
+			asks(t, c, "still at the first one, which is there")
+			p.server.Forget()
+			eventuallyAsks(t, c, "the client does not reach the other one")
+			if open := p.server.Open(); open != 1 {
+				t.Errorf("%d associations for one client", open)
+			}
+
+			late := packetListener(t, "127.0.0.1:0")
+			go echo(late)
+			defer late.Close()
+			other.Close()
+			lead(late)
+			eventuallyAsks(t, c, "the client hears no more once the service that answered has gone")
 		})
 	}
 }

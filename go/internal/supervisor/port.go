@@ -372,6 +372,16 @@ func (p *port) open() int {
 	return p.server.Open()
 }
 
+// forget ends what clients of datagrams have with a run that is over: they don't
+// see its end, and go on sending.
+func (p *port) forget() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if packets, ok := p.server.(*relay.Packets); ok {
+		packets.Forget()
+	}
+}
+
 func (p *port) close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -340,6 +340,9 @@ func (s *Supervisor) clearRun(left <-chan struct{}) {
 	for _, stock := range s.stocks() {
 		stock.Flush()
 	}
+	for _, p := range s.ports() {
+		p.forget()
+	}
 	if s.notify != nil {
 		s.notify.Close()
 		s.notify = nil
