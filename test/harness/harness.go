@@ -49,6 +49,7 @@ type options struct {
 	noCgroup bool
 	root     bool
 	outside  bool
+	family   Family
 }
 
 // WithRanges runs the test as a user with that many subordinate ids. It needs
@@ -74,7 +75,7 @@ func New(t testing.TB, opts ...Option) *H {
 	}
 	h := &H{TB: t}
 	if o.outside {
-		h.Outside = newOutside(t)
+		h.Outside = newOutside(t, o.family)
 	}
 	switch {
 	case o.root || !root:

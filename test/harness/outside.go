@@ -21,7 +21,17 @@ type Outside struct {
 	// host, beyond and mounts are the namespaces.
 	host, beyond, mounts *os.File
 	resolv               string
+	only                 Family
 }
+
+// Family is what a host has of the Internet: both families, or one.
+type Family int
+
+const (
+	BothFamilies Family = iota
+	IPv4Only
+	IPv6Only
+)
 
 // Addresses of an Outside (RFC 5737, RFC 3849). The host has a second network,
 // that nobody else is in.
@@ -43,10 +53,16 @@ const (
 // root; without, the test is skipped.
 func WithOutside() Option { return func(o *options) { o.outside = true } }
 
+// WithFamily is WithOutside for a host that has one family only: no IPv6 at all,
+// its loopback's included, or no IPv4 but the loopback's.
+func WithFamily(only Family) Option {
+	return func(o *options) { o.outside, o.family = true, only }
+}
+
 // newOutside makes the namespaces, which live as long as they are open.
-func newOutside(t testing.TB) *Outside {
+func newOutside(t testing.TB, only Family) *Outside {
 	t.Helper()
-	o := &Outside{t: t, resolv: filepath.Join(t.TempDir(), "resolv.conf")}
+	o := &Outside{t: t, only: only, resolv: filepath.Join(t.TempDir(), "resolv.conf")}
 	o.Resolve("")
 	var err error
 	open := func(name string) (f *os.File) {
@@ -94,6 +110,14 @@ func newOutside(t testing.TB) *Outside {
 	}
 	o.ip(o.host, "addr add "+HostAddress4+"/24 dev up0", "addr add "+HostAddress6+"/64 dev up0 nodad", "link set up0 up",
 		"addr add "+HostSecond4+"/24 dev second", "addr add "+HostSecond6+"/64 dev second nodad", "link set unused up", "link set second up")
+	switch only {
+	case IPv4Only:
+		if err := o.in(o.host, func() error { return os.WriteFile("/proc/sys/net/ipv6/conf/all/disable_ipv6", []byte("1"), 0) }); err != nil {
+			t.Fatalf("harness: a host without IPv6: %v", err)
+		}
+	case IPv6Only:
+		o.ip(o.host, "-4 addr flush dev up0", "-4 addr flush dev second")
+	}
 	o.Online()
 	return o
 }
@@ -101,13 +125,23 @@ func newOutside(t testing.TB) *Outside {
 // Online gives the host its default routes.
 func (o *Outside) Online() {
 	o.t.Helper()
-	o.ip(o.host, "route add default via "+OutsideRouter4, "-6 route add default via "+OutsideRouter6)
+	if o.only != IPv6Only {
+		o.ip(o.host, "route add default via "+OutsideRouter4)
+	}
+	if o.only != IPv4Only {
+		o.ip(o.host, "-6 route add default via "+OutsideRouter6)
+	}
 }
 
 // Offline takes them.
 func (o *Outside) Offline() {
 	o.t.Helper()
-	o.ip(o.host, "route del default", "-6 route del default")
+	if o.only != IPv6Only {
+		o.ip(o.host, "route del default")
+	}
+	if o.only != IPv4Only {
+		o.ip(o.host, "-6 route del default")
+	}
 }
 
 // Resolve replaces what the host's /etc/resolv.conf says.
