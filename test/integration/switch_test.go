@@ -130,6 +130,128 @@ func TestSwitch(t *testing.T) {
 	})
 }
 
+// TestSwitchRefused: what can't come up is told before anything is stopped or
+// kept, in each way that a generation is made; and what came to nothing all the
+// same says how to go back.
+func TestSwitchRefused(t *testing.T) {
+	t.Parallel()
+	h := harness.New(t)
+	number := harness.FreePort(h)
+	describe := func(mutate func(d map[string]any)) string {
+		return h.OnTree("web", "trixie", func(d map[string]any) {
+			lite(d)
+			d["network"] = map[string]any{"ports": []any{port(number, 80)}}
+			if mutate != nil {
+				mutate(d)
+			}
+		})
+	}
+	scratch := func(d map[string]any) {
+		d["mounts"] = []any{map[string]any{"kind": "tmpfs", "target": "/scratch"}}
+	}
+	refused := func(want string, args ...string) {
+		t.Helper()
+		before := h.Must("generations", "web")
+		r := h.Nuc(args...)
+		if r.Code != 1 || !strings.Contains(r.Stderr, want) || !strings.Contains(r.Stderr, "nothing was changed") || strings.Count(r.Stderr, "\n") != 1 {
+			t.Errorf("want status 1 and one line with %q, and that nothing was changed:\n%s", want, r)
+		}
+		if after := h.Must("generations", "web"); after != before {
+			t.Errorf("the generations were\n%s\nand are\n%s", before, after)
+		}
+	}
+
+	h.Must("up", describe(nil))
+	roles := h.Roles()
+	lost := "/nix/store/00000000000000000000000000000000-tree"
+	describe(func(d map[string]any) { harness.Section(d, "root")["tree"] = lost })
+	for _, flags := range [][]string{{}, {"--dry-activate"}, {"--restart"}, {"--boot"}} {
+		refused(lost, append([]string{"switch", "web"}, flags...)...)
+	}
+	taken, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	describe(func(d map[string]any) {
+		scratch(d)
+		d["network"] = map[string]any{"ports": []any{port(number, 80), port(taken.Addr().(*net.TCPAddr).Port, 81)}}
+	})
+	refused("network.ports[1]", "switch", "--restart", "web")
+	if now := h.Roles(); now != roles || h.Status("web") != "ready" {
+		t.Errorf("a switch that was refused touched the container: before %+v, after %+v", roles, now)
+	}
+
+	// The same ports as before are no hindrance.
+	describe(scratch)
+	if r := h.Nuc("switch", "--restart", "web"); r.Code != 0 {
+		t.Errorf("%s", r)
+	}
+	h.Must("rollback", "--restart", "web")
+	describe(func(d map[string]any) {
+		scratch(d)
+		harness.Section(d, "system")["init"] = "/absent"
+	})
+	r := h.Nuc("switch", "--restart", "web")
+	if r.Code != 1 || !strings.Contains(r.Stderr, "/absent") || !strings.Contains(r.Stderr, "go back with `nuc rollback web --to 1` and `nuc up web`") {
+		t.Errorf("a switch to what can't start: want how to go back\n%s", r)
+	}
+	h.Must("rollback", "web", "--to", "1")
+	describe(func(d map[string]any) { harness.Section(d, "root")["tree"] = lost })
+	refused(lost, "switch", "web")
+	h.Must("up", "web")
+
+	// A Ctrl-C leaves the supervisor and the state folder at one generation.
+	describe(func(d map[string]any) {
+		harness.Section(d, "system")["switch"] = []string{"/bin/sh", "-c", "echo going on; exec sleep 600"}
+	})
+	p := h.Start("switch", "web")
+	harness.Eventually(h, patience, "the switch goes on inside", func() bool { return strings.Contains(p.Output(), "\ngoing on") })
+	p.Signal(unix.SIGINT)
+	p.Wait(patience)
+	running := h.Must("status", "web", "--json")
+	if list := h.Must("generations", "web"); !strings.Contains(running, `"generation": 4,`) || !shows(list, "4 ", "current") {
+		t.Errorf("after a Ctrl-C, the container runs\n%s\nand its generations are\n%s", running, list)
+	}
+	h.Must("rollback", "web", "--to", "1")
+
+	// The generation that runs stays, current or not.
+	describe(scratch)
+	if r := h.Nuc("switch", "--boot", "web"); r.Code != 0 || !strings.Contains(r.Stdout, "generation 5 comes up at the next start") {
+		t.Errorf("%s", r)
+	}
+	time.Sleep(1100 * time.Millisecond) // file times count whole seconds somewhere
+	if r := h.Nuc("generations", "web", "--delete-older-than", "0m"); r.Code != 0 || !strings.Contains(r.Stdout, "3 of 5 generations deleted") {
+		t.Errorf("%s", r)
+	}
+	if r := h.Nuc("generations", "web", "--json"); strings.Count(r.Stdout, `"generation"`) != 2 || !strings.Contains(r.Stdout, `"generation": 1,`) || !strings.Contains(r.Stdout, `"generation": 5,`) {
+		t.Errorf("want the generation that runs and the current one: %s", r)
+	}
+	for _, args := range [][]string{
+		{"generations", "web", "--delete-older-than", ""},
+		{"switch", "--boot", "--restart", "web"},
+		{"switch", "--boot", "--dry-activate", "web"},
+		{"switch", "--restart", "--dry-activate", "web"},
+	} {
+		if r := h.Nuc(args...); r.Code != 2 {
+			t.Errorf("want a usage error: %s", r)
+		}
+	}
+	for _, args := range [][]string{{"rollback", "web", "--to", "0"}, {"diff", "web", "0", "1"}, {"diff", "web", "1", "0"}} {
+		if r := h.Nuc(args...); r.Code != 1 || !strings.Contains(r.Stderr, "has no generation 0") {
+			t.Errorf("want a refusal of generation 0: %s", r)
+		}
+	}
+	path := describe(nil)
+	for _, args := range [][]string{
+		{"up", path}, {"start", path}, {"switch", path}, {"switch", "web"}, {"up", h.Dir},
+	} {
+		if r := h.Nuc(append(args, "--nixpkgs", "/")...); r.Code != 1 || !strings.Contains(r.Stderr, "--nixpkgs") {
+			t.Errorf("want --nixpkgs refused for a descriptor: %s", r)
+		}
+	}
+}
+
 // TestDiskFull: a generation that can't be recorded is none, and the container
 // goes on with the one that it has.
 func TestDiskFull(t *testing.T) {

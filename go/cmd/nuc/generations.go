@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"math"
 	"os"
 	"strconv"
 	"strings"
@@ -9,12 +10,13 @@ import (
 
 	"github.com/nix-user-containers/nuc/go/internal/descriptor"
 	"github.com/nix-user-containers/nuc/go/internal/state"
+	"github.com/nix-user-containers/nuc/go/internal/supervisor"
 )
 
 type generationsCommand struct {
-	Name            string `arg:"" help:"Container."`
-	DeleteOlderThan string `placeholder:"AGE" help:"Delete those that were made longer ago than this and are not the current one: 30d, 12h, 2w."`
-	JSON            bool   `name:"json" help:"As JSON."`
+	Name            string  `arg:"" help:"Container."`
+	DeleteOlderThan *string `placeholder:"AGE" help:"Delete those that were made longer ago than this, but the current one and the one that runs: 30d, 12h, 2w."`
+	JSON            bool    `name:"json" help:"As JSON."`
 }
 
 func (generationsCommand) Help() string {
@@ -48,8 +50,8 @@ func (g *generationsCommand) Run(c *context) error {
 	if err != nil {
 		return err
 	}
-	if g.DeleteOlderThan != "" {
-		return deleteGenerations(c, container, list, current, g.DeleteOlderThan)
+	if g.DeleteOlderThan != nil {
+		return deleteGenerations(c, container, list, current, *g.DeleteOlderThan)
 	}
 	found := []generation{}
 	for _, one := range list {
@@ -82,9 +84,13 @@ func deleteGenerations(c *context, container state.Container, list []state.Gener
 	if err != nil {
 		return exitStatus{statusUsage, err}
 	}
+	running, err := runningGeneration(container)
+	if err != nil {
+		return fmt.Errorf("container %s: %w; nothing was deleted", container.Name, err)
+	}
 	deleted := 0
 	for _, one := range list {
-		if one.Number == current || time.Since(one.Time) < limit {
+		if one.Number == current || one.Number == running || time.Since(one.Time) < limit {
 			continue
 		}
 		if err := container.Drop(one.Number); err != nil {
@@ -96,12 +102,25 @@ func deleteGenerations(c *context, container state.Container, list []state.Gener
 	return nil
 }
 
+// runningGeneration is the one that the container has now, 0 if it doesn't run:
+// after nuc switch --boot, that is not the current one.
+func runningGeneration(container state.Container) (int, error) {
+	st, err := supervisor.Query(container)
+	switch {
+	case err == nil:
+		return st.Generation, nil
+	case container.Held():
+		return 0, err
+	}
+	return 0, nil
+}
+
 // parseAge reads 30d, 2w, 12h, 90m.
 func parseAge(text string) (time.Duration, error) {
 	units := map[byte]time.Duration{'m': time.Minute, 'h': time.Hour, 'd': 24 * time.Hour, 'w': 7 * 24 * time.Hour}
 	if text != "" {
 		n, err := strconv.ParseUint(text[:len(text)-1], 10, 16)
-		if unit := units[text[len(text)-1]]; err == nil && unit != 0 {
+		if unit := units[text[len(text)-1]]; err == nil && unit != 0 && time.Duration(n) <= math.MaxInt64/unit {
 			return time.Duration(n) * unit, nil
 		}
 	}
@@ -110,8 +129,8 @@ func parseAge(text string) (time.Duration, error) {
 
 type diffCommand struct {
 	Name string `arg:"" help:"Container."`
-	From int    `arg:"" optional:"" name:"from" help:"Generation to compare; without it, the one before the current one."`
-	To   int    `arg:"" optional:"" name:"to" help:"Generation to compare it with; without it, the current one."`
+	From *int   `arg:"" optional:"" name:"from" help:"Generation to compare; without it, the one before the current one."`
+	To   *int   `arg:"" optional:"" name:"to" help:"Generation to compare it with; without it, the current one."`
 	JSON bool   `name:"json" help:"As JSON."`
 }
 
@@ -150,20 +169,19 @@ func (d *diffCommand) Run(c *context) error {
 }
 
 // generationPair fills in the generations that were not named.
-func generationPair(container state.Container, from, to int) (int, int, error) {
-	current, _, err := container.Current()
-	if err != nil {
-		return 0, 0, err
-	}
-	if to == 0 {
-		to = current
-	}
-	if from == 0 {
-		if from, err = before(container, to); err != nil {
+func generationPair(container state.Container, from, to *int) (int, int, error) {
+	if to == nil {
+		current, _, err := container.Current()
+		if err != nil {
 			return 0, 0, err
 		}
+		to = &current
 	}
-	return from, to, nil
+	if from == nil {
+		earlier, err := before(container, *to)
+		return earlier, *to, err
+	}
+	return *from, *to, nil
 }
 
 // before is the newest generation that is older than one.

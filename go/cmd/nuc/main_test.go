@@ -355,3 +355,19 @@ func TestEnvironment(t *testing.T) {
 		}
 	}
 }
+
+func TestParseAge(t *testing.T) {
+	for text, want := range map[string]time.Duration{
+		"0m": 0, "90m": 90 * time.Minute, "12h": 12 * time.Hour, "30d": 30 * 24 * time.Hour, "2w": 14 * 24 * time.Hour,
+		"65535d": 65535 * 24 * time.Hour,
+	} {
+		if got, err := parseAge(text); err != nil || got != want {
+			t.Errorf("%q: %s, %v, want %s", text, got, err, want)
+		}
+	}
+	for _, text := range []string{"", "d", "30", "30s", "-1d", "1.5h", "30D", "1d2h", "65535w", "65536d", " 1d", "١d"} {
+		if got, err := parseAge(text); err == nil || !strings.Contains(err.Error(), "30d") {
+			t.Errorf("%q: %s, %v, want a refusal that shows how it is written", text, got, err)
+		}
+	}
+}

@@ -5,10 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/signal"
 	"slices"
 	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/nix-user-containers/nuc/go/internal/descriptor"
 	"github.com/nix-user-containers/nuc/go/internal/keeper"
@@ -40,8 +43,8 @@ Examples:
 }
 
 func (s *switchCommand) Run(c *context) error {
-	if s.DryActivate && s.Boot {
-		return exitStatus{statusUsage, errors.New("--dry-activate and --boot exclude each other")}
+	if s.DryActivate && s.Boot || s.DryActivate && s.Restart || s.Boot && s.Restart {
+		return exitStatus{statusUsage, errors.New("--dry-activate, --boot and --restart exclude each other")}
 	}
 	var targets []*target
 	for _, arg := range here(s.Containers) {
@@ -64,14 +67,16 @@ func (s *switchCommand) Run(c *context) error {
 // fresh is resolve, but that a container's name means its project as it is now.
 func (c *context) fresh(arg, nixpkgs string) ([]*target, error) {
 	if !isName(arg) || !c.folders.Container(arg).Exists() {
-		return c.resolve(arg, nixpkgs)
+		return c.resolve(arg, c.keptNixpkgs(arg, nixpkgs))
 	}
 	p := origin(c.folders.Container(arg))
 	switch {
 	case p == nil:
 		return nil, fmt.Errorf("container %s: where its descriptor came from was not kept: name the file, flake or folder to switch to", arg)
 	case p.File != "":
-		return c.resolve(p.File, "")
+		return c.resolve(p.File, nixpkgs)
+	case p.Flake != "" && nixpkgs != "":
+		return nil, fmt.Errorf("container %s: comes from a flake, whose inputs say which nixpkgs it uses: leave --nixpkgs out", arg)
 	}
 	again := *p
 	if nixpkgs != "" {
@@ -85,24 +90,45 @@ func (c *context) fresh(arg, nixpkgs string) ([]*target, error) {
 	return c.build(again, again.Name)
 }
 
+// keptNixpkgs is the nixpkgs that a classic project's folder was given earlier,
+// unless it is given one now.
+func (c *context) keptNixpkgs(arg, nixpkgs string) string {
+	if nixpkgs != "" {
+		return nixpkgs
+	}
+	names, err := c.members(arg)
+	if err != nil || len(names) != 1 {
+		return ""
+	}
+	if p := origin(c.folders.Container(names[0])); p != nil && p.Flake == "" {
+		return p.Nixpkgs
+	}
+	return ""
+}
+
 // switching is a change of one container to another descriptor.
 type switching struct {
 	c                  *context
 	t                  *target
 	dry, boot, restart bool
-	// number is the new generation's, made that it was appended for this.
-	number int
-	made   bool
+	// number is the new generation's, made that it was appended for this; before
+	// is the one that was current.
+	number, before int
+	made           bool
 }
 
 func (s *switching) run() error {
 	container, name := s.t.container, s.t.descriptor.Name
-	_, source, err := container.Current()
+	before, source, err := container.Current()
 	if err != nil {
 		return fmt.Errorf("container %s: %w", name, err)
 	}
 	if source == nil {
 		return fmt.Errorf("container %s: was never started: `nuc up` does", name)
+	}
+	s.before = before
+	if err := supervisor.CheckStore(s.t.descriptor); err != nil {
+		return fmt.Errorf("container %s: %w; nothing was changed", name, err)
 	}
 	old, err := descriptor.Read(source)
 	if err != nil {
@@ -117,7 +143,7 @@ func (s *switching) run() error {
 	if keys := supervisor.Restart(old, s.t.descriptor); len(keys) > 0 && s.restart {
 		return s.anew(keys)
 	}
-	return s.live(old)
+	return s.live(old, source)
 }
 
 // append keeps the new descriptor, not yet as the current one.
@@ -127,8 +153,7 @@ func (s *switching) append() error {
 		if err != nil {
 			return fmt.Errorf("container %s: %w; nothing was changed", s.t.descriptor.Name, err)
 		}
-		current, _, err := s.t.container.Current()
-		s.number, s.made = n, err == nil && n != current
+		s.number, s.made = n, n != s.before
 	}
 	return nil
 }
@@ -169,19 +194,46 @@ func (s *switching) next() error {
 
 // anew stops the container and starts it with the new descriptor.
 func (s *switching) anew(keys []string) error {
-	fmt.Fprintf(s.c.stdout, "%s: restarting, as %s changed\n", s.t.descriptor.Name, strings.Join(keys, ", "))
+	name := s.t.descriptor.Name
+	if err := supervisor.CheckPorts(s.t.descriptor); err != nil {
+		return fmt.Errorf("container %s: %w; nothing was changed", name, err)
+	}
 	if err := s.append(); err != nil {
 		return err
 	}
+	fmt.Fprintf(s.c.stdout, "%s: restarting, as %s changed\n", name, strings.Join(keys, ", "))
 	if err := s.settle(); err != nil {
 		return err
 	}
 	targets := []*target{s.t}
 	defer takeLeases(targets)()
-	if err := s.c.stopToStart(targets); err != nil {
-		return err
+	err := s.c.stopToStart(targets)
+	if err == nil {
+		err = s.c.up(targets, startOptions{wait: true})
 	}
-	return s.c.up(targets, startOptions{wait: true})
+	if err != nil {
+		if _, qerr := supervisor.Query(s.t.container); errors.Is(qerr, supervisor.ErrNotRunning) {
+			_ = released(s.t.container) // it is just ending
+		}
+		return fmt.Errorf("%w; go back with %s", err, s.wayBack())
+	}
+	return nil
+}
+
+// wayBack is the commands that lead to the generation that was current.
+func (s *switching) wayBack() string {
+	name := s.t.descriptor.Name
+	back := "nuc rollback " + name
+	if n, err := before(s.t.container, s.number); err != nil || n != s.before {
+		back += fmt.Sprintf(" --to %d", s.before)
+	}
+	switch {
+	case !s.restart:
+		return "`" + back + "`"
+	case s.t.container.Held():
+		return "`" + back + " --restart`"
+	}
+	return "`" + back + "` and `nuc up " + name + "`"
 }
 
 // show is --dry-activate.
@@ -212,22 +264,55 @@ func (s *switching) activates(old *descriptor.Descriptor) bool {
 	return len(d.System.Switch) > 0 && (d.System.Toplevel != old.System.Toplevel || !slices.Equal(d.System.Switch, old.System.Switch))
 }
 
-// live switches the running container.
-func (s *switching) live(old *descriptor.Descriptor) error {
-	container, name := s.t.container, s.t.descriptor.Name
-	before, source, err := container.Current()
-	if err != nil {
+// takeOver has the supervisor and the state folder agree on the new generation,
+// or both on the old one.
+func (s *switching) takeOver(old []byte) error {
+	container := s.t.container
+	if err := update(container, s.t.source, s.number, s.t.storePath); err != nil {
+		s.takeBack()
 		return err
 	}
+	if err := container.SetCurrent(s.number); err != nil {
+		s.giveBack(old)
+		return err
+	}
+	return nil
+}
+
+// giveBack undoes takeOver.
+func (s *switching) giveBack(old []byte) {
+	if update(s.t.container, old, s.before, "") == nil && s.t.container.SetCurrent(s.before) == nil {
+		s.takeBack()
+	}
+}
+
+// whole calls a function that is not to end halfway: a Ctrl-C takes effect after
+// it.
+func whole(f func() error) error {
+	told := make(chan os.Signal, 1)
+	signal.Notify(told, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
+	err := f()
+	signal.Stop(told)
+	select {
+	case sig := <-told:
+		_ = unix.Kill(os.Getpid(), sig.(unix.Signal))
+		time.Sleep(time.Second) // it is delivered by then
+	default:
+	}
+	return err
+}
+
+// live switches the running container, whose kept descriptor is old, from source.
+func (s *switching) live(old *descriptor.Descriptor, source []byte) error {
+	container, name := s.t.container, s.t.descriptor.Name
 	if err := s.append(); err != nil {
 		return err
 	}
-	if s.number == before {
-		fmt.Fprintf(s.c.stdout, "%s: nothing changed, generation %d\n", name, before)
+	if s.number == s.before {
+		fmt.Fprintf(s.c.stdout, "%s: nothing changed, generation %d\n", name, s.before)
 		return nil
 	}
-	if err := update(container, s.t.source, s.number, s.t.storePath); err != nil {
-		s.takeBack()
+	if err := whole(func() error { return s.takeOver(source) }); err != nil {
 		return fmt.Errorf("container %s: %w; nothing was changed", name, err)
 	}
 	if st, err := supervisor.Query(container); err == nil && st.State == supervisor.Listening {
@@ -250,9 +335,7 @@ func (s *switching) live(old *descriptor.Descriptor) error {
 	earlier := unitStates(container)
 	code, err := s.activate("switch")
 	if err != nil {
-		if update(container, source, before, "") == nil {
-			s.takeBack()
-		}
+		s.giveBack(source)
 		return fmt.Errorf("%w; nothing was changed", err)
 	}
 	if err := s.settle(); err != nil {
@@ -261,7 +344,7 @@ func (s *switching) live(old *descriptor.Descriptor) error {
 	s.report(earlier, unitStates(container))
 	s.tellRestart(supervisor.Restart(old, s.t.descriptor))
 	if code != 0 {
-		return exitStatus{statusUnits, fmt.Errorf("container %s: generation %d: the switch ended with status %d, as said above: go back with `nuc rollback %s`", name, s.number, code, name)}
+		return exitStatus{statusUnits, fmt.Errorf("container %s: generation %d: the switch ended with status %d, as said above: go back with %s", name, s.number, code, s.wayBack())}
 	}
 	fmt.Fprintf(s.c.stdout, "%s: generation %d\n", name, s.number)
 	return nil
@@ -488,7 +571,7 @@ func (s *switching) report(before, after map[string]unitState) {
 
 type rollbackCommand struct {
 	Name    string `arg:"" help:"Container."`
-	To      int    `placeholder:"N" help:"This generation instead of the one before the current one."`
+	To      *int   `placeholder:"N" help:"This generation instead of the one before the current one."`
 	Restart bool   `help:"Restart the container if something changed that can't be changed live."`
 }
 
@@ -505,8 +588,10 @@ func (r *rollbackCommand) Run(c *context) error {
 	if err != nil {
 		return err
 	}
-	to := r.To
-	if to == 0 {
+	var to int
+	if r.To != nil {
+		to = *r.To
+	} else {
 		current, _, err := container.Current()
 		if err != nil {
 			return err

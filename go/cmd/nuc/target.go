@@ -87,6 +87,9 @@ func (c *context) resolve(arg, nixpkgs string) ([]*target, error) {
 		if err != nil {
 			return nil, err
 		}
+		if len(files) > 0 && nixpkgs != "" {
+			return nil, describedAlready(arg)
+		}
 		if len(files) > 0 {
 			return c.files(files)
 		}
@@ -96,8 +99,16 @@ func (c *context) resolve(arg, nixpkgs string) ([]*target, error) {
 		}
 		return c.build(p, name)
 	}
+	if nixpkgs != "" {
+		return nil, describedAlready(arg)
+	}
 	t, err := c.file(arg)
 	return []*target{t}, err
+}
+
+// describedAlready refuses a nixpkgs for what none is needed for.
+func describedAlready(arg string) error {
+	return fmt.Errorf("descriptor %s: is built already: --nixpkgs is for a folder with a configuration.nix", arg)
 }
 
 // file is the container of a descriptor's file.

@@ -222,6 +222,28 @@ func (s *Supervisor) listen() error {
 	return nil
 }
 
+// CheckPorts tells what but the container itself is in the way of its ports, while
+// it runs with others.
+func CheckPorts(d *descriptor.Descriptor) error {
+	for i, p := range d.Network.Ports {
+		if p.Host == 0 {
+			continue
+		}
+		for number := p.Host; number < p.Host+p.Count; number++ {
+			file, err := listener.Open(address(p, number))
+			if err == nil {
+				file.Close()
+				continue
+			}
+			var taken *listener.Error
+			if !errors.As(err, &taken) || taken.Holder.Container != d.Name {
+				return fmt.Errorf("network.ports[%d]: %w", i, err)
+			}
+		}
+	}
+	return nil
+}
+
 // usePorts puts a list of ports into force.
 func (s *Supervisor) usePorts(c *portsChange) {
 	for _, e := range c.entries {

@@ -37,7 +37,7 @@ func (s *Supervisor) claim() error {
 	if s.ids.Short != "" {
 		s.warn(s.ids.Short)
 	}
-	if err := checkStore(d); err != nil {
+	if err := CheckStore(d); err != nil {
 		return err
 	}
 	return s.listen()
@@ -187,8 +187,8 @@ func (s *Supervisor) protect(n int, source []byte, own string) {
 	}
 }
 
-// checkStore refuses a system, or a tree, that is not in the store any more.
-func checkStore(d *descriptor.Descriptor) error {
+// CheckStore refuses a system, or a tree, that is not in the store any more.
+func CheckStore(d *descriptor.Descriptor) error {
 	lost := func(key, path string) error {
 		return fmt.Errorf("%s: %s is not in the store (any more): build it again, with `nuc build` or `nuc switch`", key, path)
 	}

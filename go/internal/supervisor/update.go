@@ -74,7 +74,7 @@ func (s *Supervisor) update(c *Command) error {
 	if err != nil {
 		return err
 	}
-	if err := checkStore(d); err != nil {
+	if err := CheckStore(d); err != nil {
 		return err
 	}
 	old := s.descriptor()
