@@ -58,7 +58,7 @@ func Main() error {
 	if err := m.Decode(&guard); err != nil {
 		return err
 	}
-	lock := &state.Lock{File: m.Take(0), Folder: m.Take(1)}
+	lock := &state.Lock{File: m.Take(0), Folder: m.Take(1), State: m.Take(2)}
 	m.Close()
 	k := &keeper{self: self, fixedNetwork: guard.FixedNetwork}
 	<-handled

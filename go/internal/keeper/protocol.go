@@ -10,7 +10,7 @@
 //
 //	supervisor            requests                          keeper
 //	   ── userns.Start: hello, mapped ─────────────────────▶
-//	   ── Guard [lock, runtime folder] ────────────────────▶
+//	   ── Guard [lock, runtime folder, state folder] ───────▶
 //	   ── Request{boot, Boot} [reply, cgroup?, listener, …] ▶ ─┐
 //	   ── Request{exec, Exec} [reply, stdin, stdout, stderr,
 //	                           held until it has ended?] ──▶  │ in any order, any

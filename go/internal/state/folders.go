@@ -50,16 +50,19 @@ func FindFolders(getenv func(string) string, home string, uid int) (Folders, err
 // runtimeFolder tries $XDG_RUNTIME_DIR, then the folder that pam_systemd makes
 // (a shell under su or sudo lacks the variable but must see the same
 // containers), then a folder of the user's own.
+//
+// Root's containers outlast its sessions, and logind removes /run/user/0 with the
+// last of them: so they are elsewhere.
 func runtimeFolder(xdg string, uid int) (string, error) {
-	if filepath.IsAbs(xdg) {
-		return ownFolder(filepath.Join(xdg, "nuc"), uid)
-	}
 	user := filepath.Join("/run/user", strconv.Itoa(uid))
-	if checkOwn(user, uid) == nil {
-		return ownFolder(filepath.Join(user, "nuc"), uid)
+	if filepath.IsAbs(xdg) && (uid != 0 || filepath.Clean(xdg) != user) {
+		return ownFolder(filepath.Join(xdg, "nuc"), uid)
 	}
 	if uid == 0 {
 		return ownFolder("/run/nuc", uid)
+	}
+	if checkOwn(user, uid) == nil {
+		return ownFolder(filepath.Join(user, "nuc"), uid)
 	}
 	return ownFolder(filepath.Join("/tmp", "nuc-"+strconv.Itoa(uid)), uid)
 }
@@ -155,11 +158,83 @@ type Lock struct {
 	Folder *os.File
 	// File is the lock itself: whoever has it open keeps the container held.
 	File *os.File
+	// State is the container's state folder, locked as well, nil where there is
+	// none: so no second start writes there after somebody has removed the runtime
+	// folder of the first.
+	State *os.File
 }
 
 // Acquire makes the runtime folder and takes the container's lock. It returns
 // ErrHeld if somebody has it; Holder says who.
-func (c Container) Acquire() (*Lock, error) { return acquireFolder(c.Runtime) }
+func (c Container) Acquire() (*Lock, error) {
+	l, err := acquireFolder(c.Runtime)
+	if err != nil {
+		return nil, err
+	}
+	if err := l.lockState(c.State); err != nil && !errors.Is(err, os.ErrNotExist) {
+		_ = l.Tidy()
+		l.Close()
+		return nil, err
+	}
+	return l, nil
+}
+
+// HoldState makes the container's state folder if it is missing, and locks it.
+func (l *Lock) HoldState(c Container) error {
+	if l.State != nil {
+		return nil
+	}
+	if err := os.MkdirAll(c.State, 0o700); err != nil {
+		return err
+	}
+	return l.lockState(c.State)
+}
+
+func (l *Lock) lockState(path string) error {
+	dir, err := os.OpenFile(path, os.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return err
+	}
+	if err := flock(dir, unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		dir.Close()
+		if err == unix.EWOULDBLOCK {
+			return ErrHeld
+		}
+		return os.NewSyscallError("flock", err)
+	}
+	l.State = dir
+	return nil
+}
+
+// Lost tells whether the runtime folder is not there any more, or its lock or
+// the socket called name in it.
+func (l *Lock) Lost(c Container, name string) bool {
+	if !sameFile(int(l.File.Fd()), filepath.Join(c.Runtime, "lock")) {
+		return true
+	}
+	_, err := os.Lstat(filepath.Join(c.Runtime, name))
+	return errors.Is(err, os.ErrNotExist)
+}
+
+// Renew makes a runtime folder anew that was lost, and takes its lock. The state
+// folder stays locked all the while; l is closed.
+func (l *Lock) Renew(c Container) (*Lock, error) {
+	if err := os.MkdirAll(filepath.Dir(c.Runtime), 0o700); err != nil {
+		return nil, fmt.Errorf("runtime folder: %w", err)
+	}
+	if sameFile(int(l.File.Fd()), filepath.Join(c.Runtime, "lock")) {
+		// Only something in it is gone. It is as good as a new one, and the lock may
+		// be held by the keeper as well, so that it could not be taken again.
+		return l, nil
+	}
+	renewed, err := acquireFolder(c.Runtime)
+	if err != nil {
+		return nil, err
+	}
+	renewed.State, l.State = l.State, nil
+	l.Close()
+	return renewed, nil
+}
 
 func acquireFolder(path string) (*Lock, error) {
 	for {
@@ -204,19 +279,29 @@ func sameFile(fd int, path string) bool {
 	return unix.Fstat(fd, &a) == nil && unix.Stat(path, &b) == nil && a.Dev == b.Dev && a.Ino == b.Ino
 }
 
-// Close releases the lock, unless another process has the file open too.
+// Close releases the lock, unless another process has the files open too.
 func (l *Lock) Close() {
 	l.File.Close()
 	l.Folder.Close()
+	if l.State != nil {
+		l.State.Close()
+	}
 }
 
 // Holder returns the pid that took the lock, or 0 if nobody holds it or it
 // can't be told. The kernel's own table is asked (/proc/locks, proc_locks(5)).
-func (c Container) Holder() int { return holderOf(c.Runtime) }
+func (c Container) Holder() int {
+	if pid := holderOf(c.Runtime); pid != 0 {
+		return pid
+	}
+	return holderOfFile(c.State)
+}
 
-func holderOf(folder string) int {
+func holderOf(folder string) int { return holderOfFile(filepath.Join(folder, "lock")) }
+
+func holderOfFile(path string) int {
 	var st unix.Stat_t
-	if unix.Stat(filepath.Join(folder, "lock"), &st) != nil {
+	if unix.Stat(path, &st) != nil {
 		return 0
 	}
 	data, err := os.ReadFile("/proc/locks")
@@ -227,17 +312,19 @@ func holderOf(folder string) int {
 }
 
 // Held tells whether the container's lock is held.
-func (c Container) Held() bool { return heldFolder(c.Runtime) }
+func (c Container) Held() bool { return heldFolder(c.Runtime) || heldFile(c.State) }
 
-func heldFolder(folder string) bool {
-	fd, err := unix.Open(filepath.Join(folder, "lock"), unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+func heldFolder(folder string) bool { return heldFile(filepath.Join(folder, "lock")) }
+
+func heldFile(path string) bool {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
 	if err != nil {
 		return false
 	}
 	defer unix.Close(fd)
 	// A shared lock asked for in passing could make a start that comes at the
 	// same moment fail, so it is only asked for where the table has no answer.
-	if holderOf(folder) != 0 {
+	if holderOfFile(path) != 0 {
 		return true
 	}
 	return unix.Flock(fd, unix.LOCK_SH|unix.LOCK_NB) == unix.EWOULDBLOCK

@@ -729,3 +729,79 @@ func TestSameUser(t *testing.T) {
 		t.Error("somebody else is the same user, or the same is not")
 	}
 }
+
+// A container stays held when its runtime folder is removed, and can have another.
+func TestLostFolder(t *testing.T) {
+	f := Folders{State: t.TempDir(), Runtime: t.TempDir()}
+	c := f.Container("web")
+	lock, err := c.Acquire()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { lock.Close() }()
+	if lock.State != nil {
+		t.Error("a state folder that is not there is locked")
+	}
+	if err := lock.HoldState(c); err != nil {
+		t.Fatal(err)
+	}
+	if !lock.Lost(c, "control") {
+		t.Error("without its socket the folder is not lost")
+	}
+	if err := os.WriteFile(filepath.Join(c.Runtime, "control"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if lock.Lost(c, "control") {
+		t.Error("it is lost though all is there")
+	}
+	watch, err := c.WatchRemoval()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer watch.Close()
+	if err := os.RemoveAll(c.Runtime); err != nil {
+		t.Fatal(err)
+	}
+	if err := watch.Wait(time.Minute); err != nil || !lock.Lost(c, "control") {
+		t.Errorf("its removal: %v, lost: %v", err, lock.Lost(c, "control"))
+	}
+	if !c.Held() || c.Holder() != os.Getpid() {
+		t.Errorf("without its runtime folder: held %v, by %d", c.Held(), c.Holder())
+	}
+	if _, err := c.Acquire(); !errors.Is(err, ErrHeld) {
+		t.Errorf("a second one got it: %v", err)
+	}
+	if _, err := os.Lstat(c.Runtime); !errors.Is(err, os.ErrNotExist) {
+		t.Error("who did not get it left a runtime folder")
+	}
+	renewed, err := lock.Renew(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lock = renewed
+	if _, err := c.Acquire(); !errors.Is(err, ErrHeld) || !c.Held() {
+		t.Errorf("renewed: %v", err)
+	}
+	lock.Close()
+	if c.Held() {
+		t.Error("it is held after all is closed")
+	}
+}
+
+// Root's containers are not where logind removes them from.
+func TestRootsRuntimeFolder(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root: the folder is root's")
+	}
+	for xdg, want := range map[string]string{"": "/run/nuc", "/run/user/0": "/run/nuc", "/run/user/0/": "/run/nuc"} {
+		f, err := FindFolders(func(name string) string {
+			if name == "XDG_RUNTIME_DIR" {
+				return xdg
+			}
+			return ""
+		}, t.TempDir(), 0)
+		if err != nil || f.Runtime != want {
+			t.Errorf("XDG_RUNTIME_DIR=%q: %q, %v, want %s", xdg, f.Runtime, err, want)
+		}
+	}
+}

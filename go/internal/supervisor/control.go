@@ -3,6 +3,7 @@ package supervisor
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"time"
 
@@ -201,15 +202,18 @@ func (s *Supervisor) serveControl() {
 		return
 	}
 	s.serving = true
-	go func() {
-		for {
-			c, err := s.control.AcceptUnix()
-			if err != nil {
-				return
-			}
-			go s.serveClient(seqpacket.New(c))
+	go s.acceptClients(s.control)
+	s.watchFolder()
+}
+
+func (s *Supervisor) acceptClients(control *net.UnixListener) {
+	for {
+		c, err := control.AcceptUnix()
+		if err != nil {
+			return
 		}
-	}()
+		go s.serveClient(seqpacket.New(c))
+	}
 }
 
 func (s *Supervisor) serveClient(conn *seqpacket.Conn) {

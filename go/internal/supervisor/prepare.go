@@ -49,6 +49,10 @@ func (s *Supervisor) claim() error {
 func (s *Supervisor) prepare() error {
 	s.updating.Lock()
 	defer s.updating.Unlock()
+	// The keeper is to hold it as well.
+	if err := s.lock.HoldState(s.o.Container); err != nil {
+		return fmt.Errorf("state folder: %w", err)
+	}
 	if err := s.openGroup(); err != nil {
 		return err
 	}
@@ -154,9 +158,6 @@ func (s *Supervisor) limit() error {
 // record makes the state folder and keeps the descriptor in it.
 func (s *Supervisor) record() (int, error) {
 	c := s.o.Container
-	if err := os.MkdirAll(c.State, 0o700); err != nil {
-		return 0, fmt.Errorf("state folder: %w", err)
-	}
 	n, err := c.Record(s.o.Source)
 	if err != nil {
 		return 0, err
@@ -358,7 +359,7 @@ func (s *Supervisor) startKeeper() error {
 	s.keeper = child
 	s.mu.Unlock()
 	guard := keeper.Guard{Cgroup: s.group.Description(), PrivateNetwork: private, FixedNetwork: s.way().isFixed()}
-	return child.Conn.Send(guard, s.lock.File, s.lock.Folder)
+	return child.Conn.Send(guard, s.lock.File, s.lock.Folder, s.lock.State)
 }
 
 // environment is init's.

@@ -80,6 +80,7 @@ type Supervisor struct {
 	updating sync.Mutex
 	activation
 	leases
+	folder watchedFolder
 
 	// What one run of the container has: there is none of it while the container
 	// only listens.
@@ -366,6 +367,7 @@ func (s *Supervisor) clearRun(left <-chan struct{}) {
 
 // tearDown undoes the rest. The keeper held the lock as well.
 func (s *Supervisor) tearDown(left <-chan struct{}) {
+	s.unwatchFolder()
 	s.updating.Lock()
 	for _, p := range s.ports() {
 		p.close()
@@ -383,6 +385,7 @@ func (s *Supervisor) tearDown(left <-chan struct{}) {
 		s.log.Warn("could not clear the runtime folder", "error", err)
 	}
 	s.lock.Close()
+	_ = os.Remove(s.o.Container.State) // of a first start that came to nothing
 }
 
 // Status returns the container's present status.

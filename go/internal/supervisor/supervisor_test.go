@@ -101,14 +101,11 @@ func serve(t *testing.T, s *Supervisor) {
 	if s.control, err = seqpacket.Listen(lock.Folder, ControlSocket); err != nil {
 		t.Fatal(err)
 	}
-	served := make(chan struct{})
-	go func() {
-		s.serveControl()
-		close(served)
-	}()
+	s.lock = lock
+	s.serveControl()
 	t.Cleanup(func() {
+		s.unwatchFolder()
 		s.control.Close()
-		<-served
 		if err := lock.Tidy(); err != nil {
 			t.Error(err)
 		}
