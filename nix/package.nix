@@ -30,7 +30,7 @@ buildGoModule {
       ../test/leaktest
     ];
   };
-  vendorHash = "sha256-HOTt4Pv6cvTjKYPAuOfEEkYmvPzjxRU1y9qUlUUZkRA=";
+  vendorHash = "sha256-v5fr0vwgCKC1srFFkXv9l82StIY0u6f0rv1SQ4YKYFk=";
 
   subPackages = [ "go/cmd/nuc" ];
   env.CGO_ENABLED = 0;

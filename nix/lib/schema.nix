@@ -182,6 +182,12 @@ object
       ioWeight = integer 1 10000;
       optional = boolean;
     };
+    security = object [ ] {
+      seccomp = enum [
+        "default"
+        "off"
+      ];
+    };
     ready = object [ ] {
       notify = boolean;
       units = list (rule "unit");

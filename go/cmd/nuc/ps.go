@@ -392,6 +392,9 @@ func (d *detail) print(c *context) error {
 	if d.Leased && d.State != supervisor.Stopping {
 		row("stops", "%s", stops(&d.Leases))
 	}
+	if d.Seccomp != "" {
+		row("seccomp", "%s", d.Seccomp)
+	}
 	if d.Cgroup != "" {
 		row("cgroup", "%s", d.Cgroup)
 	}

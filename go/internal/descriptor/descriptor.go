@@ -28,6 +28,7 @@ type Descriptor struct {
 	// Restart is RestartNo, RestartOnFailure or RestartAlways.
 	Restart   string     `json:"restart,omitempty"`
 	Resources *Resources `json:"resources,omitempty"`
+	Security  Security   `json:"security"`
 	Ready     Ready      `json:"ready"`
 }
 
@@ -185,6 +186,18 @@ type Resources struct {
 	IOWeight        int   `json:"ioWeight,omitempty"`
 	// Optional starts the container without the limits that can't be applied.
 	Optional bool `json:"optional,omitempty"`
+}
+
+// Values of security.seccomp.
+const (
+	SeccompDefault = "default"
+	SeccompOff     = "off"
+)
+
+// Security limits what the container's processes may do.
+type Security struct {
+	// Seccomp is SeccompDefault or SeccompOff.
+	Seccomp string `json:"seccomp"`
 }
 
 // Ready says when the container counts as ready.

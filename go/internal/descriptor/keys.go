@@ -141,6 +141,10 @@ var keys = []key{
 		doc:   "Limits of everything in the container together (cgroup v2). A limit whose controller isn't delegated to you is refused at the start, unless `resources.optional`.",
 	},
 	{
+		name: "security", kind: isObject, example: `{ "seccomp": "off" }`, fields: securityKeys,
+		doc: "What the container's processes may do beside what namespaces and ids allow.",
+	},
+	{
 		name: "ready", kind: isObject, example: `{ "units": ["nginx.service"] }`, fields: readyKeys,
 		doc: "When the container counts as ready: all of what is said here.",
 	},
@@ -434,6 +438,14 @@ var resourcesKeys = []key{
 		name: "optional", kind: isBoolean, def: `false`, example: `true`,
 		at:  func(d *Descriptor) any { return &d.Resources.Optional },
 		doc: "Start without the limits that can't be applied.",
+	},
+}
+
+var securityKeys = []key{
+	{
+		name: "seccomp", kind: isString, enum: []string{SeccompDefault, SeccompOff}, def: `"default"`, example: `"off"`,
+		at:  func(d *Descriptor) any { return &d.Security.Seccomp },
+		doc: "`default`: a filter denies system calls that containers for development have no use for, see security.md. `off`: there is no filter, as perf, rr, bpf programs and io_uring need it.",
 	},
 }
 

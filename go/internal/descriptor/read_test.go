@@ -38,7 +38,7 @@ const (
 	asHost       = "nothing, as network.mode is host"
 	noWayOut     = "nothing, as network.outbound is false"
 	another      = "choose another port, or another address"
-	topKeys      = "known are version, name, system, root, mounts, rootOwned, devices, ids, network, links, dependsOn, restart, resources, ready"
+	topKeys      = "known are version, name, system, root, mounts, rootOwned, devices, ids, network, links, dependsOn, restart, resources, security, ready"
 )
 
 // with adds members to the least descriptor.
@@ -326,8 +326,8 @@ func TestReadFillsDefaults(t *testing.T) {
 			Root:    Root{State: true},
 			IDs:     IDs{Count: 65536},
 			Network: Network{Mode: NetworkPrivate, Outbound: true},
-			Restart: RestartNo,
-			Ready:   Ready{Notify: true, TimeoutSeconds: 90},
+			Restart: RestartNo, Security: Security{Seccomp: SeccompDefault},
+			Ready: Ready{Notify: true, TimeoutSeconds: 90},
 		}
 	}
 	tests := []struct {
@@ -338,6 +338,7 @@ func TestReadFillsDefaults(t *testing.T) {
 		{"nothing said", `{` + least + `}`, func(*Descriptor) {}},
 		{"empty sections", with(`"root":{},"mounts":[],"rootOwned":[],"devices":[],"ids":{},"network":{"ports":[]},"ready":{"units":[]}`), func(*Descriptor) {}},
 		{"empty resources", with(`"resources":{}`), func(d *Descriptor) { d.Resources = &Resources{} }},
+		{"no filter", with(`"security":{"seccomp":"off"}`), func(d *Descriptor) { d.Security.Seccomp = SeccompOff }},
 		{"part of a section", system(`"stop":{"timeoutSeconds":5}`), func(d *Descriptor) { d.System.Stop.TimeoutSeconds = 5 }},
 		{"zero and false", with(`"ready":{"notify":false}`), func(d *Descriptor) { d.Ready.Notify = false }},
 		{"zero gid", system(`"ttyGroup":0`), func(d *Descriptor) { d.System.TTYGroup = 0 }},

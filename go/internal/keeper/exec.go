@@ -100,6 +100,7 @@ func forwardSignals(reply *seqpacket.Conn, pidfd *os.File) {
 func (k *keeper) start(e *Exec, m *seqpacket.Message) (*process, error) {
 	k.mu.Lock()
 	init, payload, devpts := dup(k.init), dup(k.payload), dup(k.devpts)
+	unfiltered := k.unfiltered
 	k.mu.Unlock()
 	defer closeAll(init, payload, devpts)
 	if init == nil || devpts == nil {
@@ -113,7 +114,7 @@ func (k *keeper) start(e *Exec, m *seqpacket.Message) (*process, error) {
 	}
 	leaf := leafOf(payload)
 	defer closeAll(leaf)
-	if err := enter(init, k.fixedNetwork); err != nil {
+	if err := enter(init, k.fixedNetwork, unfiltered); err != nil {
 		return nil, err
 	}
 	user, err := findUser(e.User)
@@ -193,7 +194,7 @@ func passable(f *os.File) error {
 
 // enter puts the calling thread into the container's namespaces, the pid
 // namespace for its children (setns(2) with a pidfd, Linux 5.8).
-func enter(init *os.File, fixedNetwork bool) error {
+func enter(init *os.File, fixedNetwork, unfiltered bool) error {
 	// A thread that shares its root and folder with others can't change them.
 	if err := unix.Unshare(unix.CLONE_FS); err != nil {
 		return os.NewSyscallError("unshare", err)
@@ -202,7 +203,7 @@ func enter(init *os.File, fixedNetwork bool) error {
 	if err := setns(init, namespaces); err != nil {
 		return err
 	}
-	if err := userns.LimitThread(fixedNetwork); err != nil {
+	if err := limitThread(fixedNetwork, unfiltered); err != nil {
 		return err
 	}
 	unix.Umask(0o022)

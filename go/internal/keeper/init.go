@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/nix-user-containers/nuc/go/internal/seccomp"
 	"github.com/nix-user-containers/nuc/go/internal/seqpacket"
 	"github.com/nix-user-containers/nuc/go/internal/userns"
 )
@@ -70,7 +71,7 @@ func becomeInit(conn *seqpacket.Conn, listeners int) error {
 	if b.Rows > 0 && b.Columns > 0 {
 		_ = unix.IoctlSetWinsize(int(term.Master.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: b.Rows, Col: b.Columns})
 	}
-	if err := userns.LimitThread(b.FixedNetwork); err != nil {
+	if err := limitThread(b.FixedNetwork, b.Unfiltered); err != nil {
 		return err
 	}
 	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
@@ -107,4 +108,13 @@ func becomeInit(conn *seqpacket.Conn, listeners int) error {
 		return fmt.Errorf("system.init: %s: can't be executed: %w", b.Init, err)
 	}
 	return fmt.Errorf("system.init: %s: %w", b.Init, err)
+}
+
+// limitThread takes from the calling thread, which is locked, what nothing in the
+// container is to have. The filter comes last: it denies keyctl.
+func limitThread(fixedNetwork, unfiltered bool) error {
+	if err := userns.LimitThread(fixedNetwork); err != nil || unfiltered {
+		return err
+	}
+	return seccomp.Load()
 }

@@ -29,6 +29,8 @@ type keeper struct {
 	// init is the running init's pidfd; payload its cgroup, devpts its
 	// terminals. All nil while none runs.
 	init, payload, devpts *os.File
+	// unfiltered is init's: see Boot.
+	unfiltered bool
 	// fixedNetwork is the Guard's. table holds the rules of the network, nil
 	// before there were any.
 	fixedNetwork bool
@@ -249,7 +251,7 @@ func (k *keeper) startInit(b *Boot, m *seqpacket.Message) (int, []*os.File, erro
 	}
 	peer.Close()
 	pidFile := os.NewFile(uintptr(pidfd), "pidfd")
-	if !k.adopt(pidFile, payload) {
+	if !k.adopt(pidFile, payload, b.Unfiltered) {
 		_ = unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0)
 	}
 	files, err := k.talkToInit(conn, m.Data)
@@ -269,10 +271,10 @@ func (k *keeper) startInit(b *Boot, m *seqpacket.Message) (int, []*os.File, erro
 }
 
 // adopt notes the new init, unless the supervisor is gone already.
-func (k *keeper) adopt(pidfd, payload *os.File) bool {
+func (k *keeper) adopt(pidfd, payload *os.File, unfiltered bool) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.init, k.payload = pidfd, payload
+	k.init, k.payload, k.unfiltered = pidfd, payload, unfiltered
 	return !k.dying
 }
 

@@ -110,6 +110,9 @@ type Boot struct {
 	Listeners int `json:"listeners,omitempty"`
 	// FixedNetwork is the Guard's.
 	FixedNetwork bool `json:"fixedNetwork,omitempty"`
+	// Unfiltered leaves init, and what exec starts beside it, without the filter
+	// of system calls.
+	Unfiltered bool `json:"unfiltered,omitempty"`
 }
 
 // Exec asks to start a process in the container.

@@ -113,7 +113,7 @@ func (s *Supervisor) rehearse() error {
 func (s *Supervisor) awaitClient() bool {
 	s.change(func(st *Status) {
 		st.State, st.Started = Listening, time.Now()
-		st.Doing, st.Waiting, st.Init = "", "", 0
+		st.Doing, st.Waiting, st.Init, st.Seccomp = "", "", 0, ""
 	})
 	if wanted, over := s.pause(); over || wanted {
 		return wanted

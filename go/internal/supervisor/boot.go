@@ -91,6 +91,7 @@ func (s *Supervisor) boot(b keeper.Boot) (syscall.WaitStatus, error) {
 		return 0, err
 	}
 	s.adopt(pidfd)
+	s.change(func(st *Status) { st.Seccomp = filterName(b.Unfiltered) })
 	pumped := make(chan struct{})
 	go func() {
 		_ = console.Pump(&s.console, terminal)
@@ -157,6 +158,14 @@ func (s *Supervisor) adopt(pidfd *os.File) {
 		s.change(func(st *Status) { st.Init = pid })
 		s.way().begin()
 	}
+}
+
+// filterName is what security.seccomp says of an init with or without the filter.
+func filterName(unfiltered bool) string {
+	if unfiltered {
+		return descriptor.SeccompOff
+	}
+	return descriptor.SeccompDefault
 }
 
 // setForced notes why init had to be killed; the first reason stands.

@@ -100,6 +100,9 @@ type Status struct {
 	// Outbound is the way out, nil for a container without or with the host's
 	// network.
 	Outbound *outbound.State `json:"outbound,omitempty"`
+	// Seccomp is the filter that init is under, "default" or "off"; "" while there
+	// is no init.
+	Seccomp string `json:"seccomp,omitempty"`
 	// Doing is init's own word for what it does (STATUS= of sd_notify).
 	Doing string `json:"doing,omitempty"`
 	// Waiting is what readiness still lacks.

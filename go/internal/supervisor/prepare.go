@@ -126,8 +126,8 @@ func (s *Supervisor) bootRequest() (keeper.Boot, error) {
 		return keeper.Boot{}, err
 	}
 	return keeper.Boot{
-		FixedNetwork: s.way().isFixed(),
-		Plan:         plan, Hostname: d.Name,
+		FixedNetwork: s.way().isFixed(), Unfiltered: d.Security.Seccomp == descriptor.SeccompOff,
+		Plan: plan, Hostname: d.Name,
 		Init: d.System.Init, Arguments: d.System.Arguments, Environment: environment(d, s.uuid),
 		Rows: s.o.Rows, Columns: s.o.Columns, Listeners: len(s.handedOver()),
 	}, nil

@@ -46,7 +46,7 @@ func (s *Supervisor) rest(lasted time.Duration) bool {
 	s.short++
 	s.enter(phaseRefusing)
 	s.change(func(st *Status) {
-		st.State, st.Doing, st.Init = Starting, "", 0
+		st.State, st.Doing, st.Init, st.Seccomp = Starting, "", 0, ""
 		st.Waiting = fmt.Sprintf("%s to pass before it is started again", pause)
 		st.Restarts++
 	})

@@ -287,7 +287,7 @@ func (s *Supervisor) end(exit state.Exit, err error) {
 		}
 	}
 	s.change(func(st *Status) {
-		st.State, st.Reason, st.Init = Failed, exit.Reason, 0
+		st.State, st.Reason, st.Init, st.Seccomp = Failed, exit.Reason, 0, ""
 		if exit.Clean || exit.Asked {
 			st.State = Stopped
 		} else if st.ReadySeconds == 0 {
@@ -362,7 +362,7 @@ func (s *Supervisor) clearRun(left <-chan struct{}) {
 		s.group = nil
 	}
 	<-left
-	s.change(func(st *Status) { st.Cgroup, st.Init = "", 0 })
+	s.change(func(st *Status) { st.Cgroup, st.Init, st.Seccomp = "", 0, "" })
 }
 
 // tearDown undoes the rest. The keeper held the lock as well.

@@ -35,6 +35,7 @@ func Restart(old, new *descriptor.Descriptor) []string {
 	_, linked := hostsFile(old)
 	differ("network.hosts", new.System.Toplevel != "" || linked || maps.Equal(old.Network.Hosts, new.Network.Hosts))
 	differ(handOverKey, slices.Equal(handedOver(old), handedOver(new)))
+	differ("security.seccomp", old.Security == new.Security)
 	differ("system.ttyGroup", old.System.TTYGroup == new.System.TTYGroup)
 	return keys
 }

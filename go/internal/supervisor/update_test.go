@@ -29,6 +29,7 @@ func TestRestart(t *testing.T) {
 		{`,"network":{"mode":"host"}`, []string{"network.mode", "network.outbound"}},
 		{`,"network":{"hostLoopback":true,"allow":["192.0.2.1"],"mtu":1500}`, []string{"network.hostLoopback", "network.allow", "network.mtu"}},
 		{`,"network":{"dns":["9.9.9.9"]}`, nil},
+		{`,"security":{"seccomp":"off"}`, []string{"security.seccomp"}},
 	}
 	for _, test := range tests {
 		changed := read(test.members)

@@ -117,6 +117,7 @@ in
     // nonEmpty "links" (plain cfg.links)
     // nonEmpty "dependsOn" cfg.dependsOn
     // lib.optionalAttrs (cfg.restart != "no") { inherit (cfg) restart; }
+    // lib.optionalAttrs (cfg.security.seccomp != "default") { inherit (cfg) security; }
     // lib.optionalAttrs (resources != { }) {
       resources = resources // {
         inherit (cfg.resources) optional;

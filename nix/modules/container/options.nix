@@ -278,6 +278,15 @@ in
       optional = flag false "Start without the limits that can't be applied.";
     };
 
+    security.seccomp = mkOption {
+      type = types.enum [
+        "default"
+        "off"
+      ];
+      default = "default";
+      description = "`default`: a filter denies system calls that containers for development have no use for. `off`: there is no filter, as perf, rr, bpf programs and io_uring need it.";
+    };
+
     ready = {
       units = mkOption {
         type = types.listOf types.str;

@@ -43,6 +43,7 @@
       handOver = true;
     }
   ];
+  security.seccomp = "off";
   ready = {
     notify = false;
     units = [ "dev-disk-by\\x2dlabel-data.device" ];
