@@ -57,45 +57,65 @@ func (h *H) AwaitOutside(name string) {
 	})
 }
 
-// Witness is a service that nobody in a container may reach.
-type Witness struct{ met atomic.Int64 }
+// Witness is a service that tells whether it was reached.
+type Witness struct{ streams, datagrams atomic.Int64 }
 
-// Met is how often it was reached.
-func (w *Witness) Met() int64 { return w.met.Load() }
+// Met is how often it was reached, and Datagrams how often by one.
+func (w *Witness) Met() int64       { return w.streams.Load() + w.datagrams.Load() }
+func (w *Witness) Datagrams() int64 { return w.datagrams.Load() }
 
 // Forget has it reached by nobody.
-func (w *Witness) Forget() { w.met.Store(0) }
+func (w *Witness) Forget() {
+	w.streams.Store(0)
+	w.datagrams.Store(0)
+}
 
 // Witness listens with everything that the test's own host has: streams and
 // datagrams on a port of both families and, unless it is "", an abstract socket.
+// Nobody in a container may reach it.
 func (h *H) Witness(port int, abstract string) *Witness {
 	h.Helper()
+	address := fmt.Sprintf(":%d", port)
 	w := &Witness{}
-	listeners := []net.Listener{h.Outside.ListenOnHost("tcp", fmt.Sprintf(":%d", port))}
+	w.hear(h.Outside.ListenOnHost("tcp", address), h.Outside.ListenPacketOnHost("udp", address))
 	if abstract != "" {
-		listeners = append(listeners, h.Outside.ListenOnHost("unix", abstract))
+		w.accept(h.Outside.ListenOnHost("unix", abstract))
 	}
-	for _, l := range listeners {
-		go func() {
-			for {
-				c, err := l.Accept()
-				if err != nil {
-					return
-				}
-				w.met.Add(1)
-				c.Close()
-			}
-		}()
-	}
-	p := h.Outside.ListenPacketOnHost("udp", fmt.Sprintf(":%d", port))
+	return w
+}
+
+// WitnessBeyond listens to streams and datagrams beyond the host. Containers may
+// reach it, which shows what a Witness would see.
+func (h *H) WitnessBeyond(port int) *Witness {
+	h.Helper()
+	address := fmt.Sprintf(":%d", port)
+	w := &Witness{}
+	w.hear(h.Outside.Listen("tcp", address), h.Outside.ListenPacket("udp", address))
+	return w
+}
+
+func (w *Witness) hear(l net.Listener, p net.PacketConn) {
+	w.accept(l)
 	go func() {
-		for buf := make([]byte, 1500); ; w.met.Add(1) {
+		for buf := make([]byte, 1500); ; w.datagrams.Add(1) {
 			if _, _, err := p.ReadFrom(buf); err != nil {
 				return
 			}
 		}
 	}()
-	return w
+}
+
+func (w *Witness) accept(l net.Listener) {
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			w.streams.Add(1)
+			c.Close()
+		}
+	}()
 }
 
 // Reaches sends from a container to a port of each address with TCP and UDP, all

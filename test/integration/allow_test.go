@@ -8,6 +8,32 @@ import (
 	"github.com/nix-user-containers/nuc/test/harness"
 )
 
+// undoing is what root of a container tries, so that the limits are no more. The
+// control is the same where it has to be done differently without limits: undone
+// afterwards, with an object of one's own, or without a user namespace, whose
+// rights never reach what is outside of it.
+var undoing = []struct{ attempt, control string }{
+	{attempt: "nft flush ruleset"},
+	// That table is the keeper's, limits or not.
+	{"nft delete table inet nuc", "nft add table inet mine && nft delete table inet mine"},
+	{attempt: "nft add table inet mine"},
+	{attempt: "ip route add 198.51.100.8 dev lo"},
+	{"ip link set eth0 name mine", "ip link set eth0 name mine && ip link set mine name eth0"},
+	{attempt: "ip link add x type veth peer name y"},
+	{"unshare -Ur nft flush ruleset", "nft flush ruleset"},
+	{"exec 3</proc/1/ns/net; unshare -Ur nsenter --net=/proc/self/fd/3 nft flush ruleset", "exec 3</proc/1/ns/net; nsenter --net=/proc/self/fd/3 nft flush ruleset"},
+	{
+		"exec 3</proc/1/ns/net; unshare -Urn ip link add in type veth peer name out netns /proc/self/fd/3",
+		"exec 3</proc/1/ns/net; unshare -n ip link add in type veth peer name out netns /proc/self/fd/3",
+	},
+	{attempt: "systemd-run --wait -q -p AmbientCapabilities=CAP_NET_ADMIN -p CapabilityBoundingSet=~ nft flush ruleset"},
+	// A frame that the rules of the IP layer don't see.
+	{attempt: `perl -e 'socket(S, 17, 3, 0) or exit 1'`},
+	{attempt: `perl -e 'socket(S, 2, 3, 255) or exit 1'`},
+	// To where there are no rules. It does not come back, so this is the last.
+	{attempt: "unshare -Urn sleep 5 & sleep 0.5; ip link set eth0 netns $!"},
+}
+
 // TestAllow limits the way out, and has the container's root try to undo it.
 func TestAllow(t *testing.T) {
 	for name, options := range map[string][]harness.Option{"user": nil, "root": {harness.AsRoot()}} {
@@ -41,25 +67,19 @@ func TestAllow(t *testing.T) {
 				}
 			}
 			check("as it is")
-			for _, attempt := range []string{
-				"nft flush ruleset",
-				"nft delete table inet nuc",
-				"nft add table inet mine",
-				"ip route add 198.51.100.8 dev lo",
-				"ip link set eth0 name mine",
-				"ip link add x type veth peer name y",
-				"ip netns add mine && ip link set eth0 netns mine",
-				"nsenter --net=/proc/1/ns/net unshare -Ur nft flush ruleset",
-				"unshare -Ur nft flush ruleset",
-				"unshare -Urn ip link set eth0 netns 1",
-				"unshare -Urn sh -c 'ip link add x type veth peer name y netns /proc/1/ns/net'",
-				"systemd-run --wait -q -p AmbientCapabilities=CAP_NET_ADMIN -p CapabilityBoundingSet=~ nft flush ruleset",
-				// A frame that the rules of the IP layer don't see.
-				`perl -e 'socket(S, 17, 3, 0) or exit 1'`,
-				`perl -e 'socket(S, 2, 3, 255) or exit 1'`,
-			} {
-				if r := h.Exec("web", "sh", "-c", attempt); r.Code == 0 {
-					h.Errorf("%s succeeds inside:\n%s", attempt, r)
+			// What fails here is done in a container without limits, so that it is not
+			// the command that fails.
+			h.Up("free", "trixie", ephemeral)
+			h.AwaitOutside("free")
+			for _, test := range undoing {
+				if test.control == "" {
+					test.control = test.attempt
+				}
+				if r := h.Exec("free", "sh", "-c", test.control); r.Code != 0 {
+					h.Errorf("%s fails without network.allow:\n%s", test.control, r)
+				}
+				if r := h.Exec("web", "sh", "-c", test.attempt); r.Code == 0 {
+					h.Errorf("%s succeeds inside:\n%s", test.attempt, r)
 				}
 			}
 			check("after all attempts")

@@ -5,6 +5,8 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -21,12 +23,27 @@ func promptly(h *harness.H, number int) {
 	begun := time.Now()
 	conn, err := net.DialTimeout("tcp", fmt.Sprintf("127.0.0.1:%d", number), 5*time.Second)
 	if err == nil {
+		var answer []byte
 		_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
-		_, err = io.ReadAll(conn)
+		if answer, err = io.ReadAll(conn); len(answer) > 0 {
+			h.Errorf("somebody answers while the container does not run: %q", answer)
+		}
 		conn.Close()
 	}
 	if took := time.Since(begun); took > 3*time.Second {
 		h.Errorf("a client hangs for %s while the container does not run: %v", took, err)
+	}
+}
+
+// promptlyInside is promptly for a client in a container: curl says how long it
+// took, and by its status that it was refused (7), or closed without an answer
+// (52) or with a reset (56).
+func promptlyInside(h *harness.H, container string, number int) {
+	h.Helper()
+	r := h.Exec(container, "curl", "-s", "--max-time", "20", "-w", "%{time_total}", fmt.Sprintf("http://127.0.0.1:%d/", number))
+	took, err := strconv.ParseFloat(r.Stdout, 64)
+	if err != nil || took > 3 || !slices.Contains([]int{7, 52, 56}, r.Code) {
+		h.Errorf("a client in %s is not refused or closed at once:\n%s", container, r)
 	}
 }
 
@@ -66,16 +83,25 @@ func TestLinkSurvives(t *testing.T) {
 		}
 		served("at first")
 
+		// One that is connected, and says nothing, sees the end.
+		idle, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", number))
+		if err != nil {
+			h.Fatal(err)
+		}
+		defer idle.Close()
+		harness.Eventually(h, patience, "the idle connection is relayed", func() bool { return links(h)[fromHost].Connections == 1 })
 		h.Must("stop", "web")
+		_ = idle.SetDeadline(time.Now().Add(promised))
+		if _, err := idle.Read(make([]byte, 1)); err == nil || os.IsTimeout(err) {
+			h.Errorf("an open connection is not ended with its container: %v", err)
+		}
 		for _, name := range []string{fromHost, fromApp} {
 			if l := waitLink(h, name, "waiting"); l.Reason != "container web to run" {
 				h.Errorf("%s waits for %q", name, l.Reason)
 			}
 		}
 		promptly(h, number)
-		if r := h.Exec("app", "curl", "-sS", "--max-time", "5", "http://127.0.0.1:8080/"); r.Code == 28 {
-			h.Errorf("a client in app hangs:\n%s", r)
-		}
+		promptlyInside(h, "app", 8080)
 		h.Must("up", "web")
 		served("after a stop of web")
 

@@ -127,9 +127,29 @@ func TestHostOutOfReach(t *testing.T) {
 			h := outside(t, options...)
 			const port = 8000
 			abstract := "@nuc-test-" + filepath.Base(h.Dir)
-			w := h.Witness(port, abstract)
+			w, beyond := h.Witness(port, abstract), h.WitnessBeyond(port)
 			h.Up("web", "trixie", nil)
 			h.AwaitOutside("web")
+			// What asks does ask: the same streams and datagrams arrive where they may.
+			allowed := []string{harness.OutsideAddress4, harness.OutsideAddress6}
+			if open := h.Reaches("web", port, allowed); len(open) != len(allowed) {
+				h.Errorf("of %q, beyond the host, only %q are reached", allowed, open)
+			}
+			harness.Eventually(h, patience, "datagrams arrive beyond the host", func() bool { return beyond.Datagrams() == int64(len(allowed)) })
+			// And who listens does hear: the host itself.
+			own := []string{"127.0.0.1", "::1", harness.HostAddress4, harness.HostAddress6, harness.HostSecond4, harness.HostSecond6}
+			for _, address := range own {
+				if r := h.Host("bash", "-c", fmt.Sprintf("echo x >/dev/udp/%s/%d && exec 3<>/dev/tcp/%[1]s/%[2]d", address, port)); r.Code != 0 {
+					h.Errorf("%s", r)
+				}
+			}
+			const abstractly = `socket(S, AF_UNIX, SOCK_STREAM, 0) && connect(S, pack_sockaddr_un("\0" . $ARGV[0])) or exit 9`
+			if r := h.Host("perl", "-MSocket", "-e", abstractly, strings.TrimPrefix(abstract, "@")); r.Code != 0 {
+				h.Errorf("%s", r)
+			}
+			heard := int64(2*len(own) + 1)
+			harness.Eventually(h, patience, "all of the host's own is heard", func() bool { return w.Met() == heard && w.Datagrams() == int64(len(own)) })
+			w.Forget()
 			check := func(when string) {
 				h.Helper()
 				if open := h.Reaches("web", port, harness.HostAddresses()); len(open) > 0 || w.Met() > 0 {
@@ -146,8 +166,7 @@ func TestHostOutOfReach(t *testing.T) {
 			})
 			w.Forget()
 			check("with a new address")
-			r := h.Exec("web", "perl", "-MSocket", "-e",
-				`socket(S, AF_UNIX, SOCK_STREAM, 0) && connect(S, pack_sockaddr_un("\0" . $ARGV[0])) or exit 9`, strings.TrimPrefix(abstract, "@"))
+			r := h.Exec("web", "perl", "-MSocket", "-e", abstractly, strings.TrimPrefix(abstract, "@"))
 			if r.Code != 9 || w.Met() > 0 {
 				h.Errorf("the host's abstract sockets: %s", r)
 			}
