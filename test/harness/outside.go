@@ -239,6 +239,24 @@ func (o *Outside) ListenPacketOnHost(network, address string) net.PacketConn {
 	return o.listenPacket(o.host, network, address)
 }
 
+// JoinOnHost is ListenPacketOnHost for a multicast group, on the interface that
+// leads outside.
+func (o *Outside) JoinOnHost(network, group string, port int) (c net.PacketConn) {
+	o.t.Helper()
+	err := o.in(o.host, func() error {
+		up, err := net.InterfaceByName("up0")
+		if err == nil {
+			c, err = net.ListenMulticastUDP(network, up, &net.UDPAddr{IP: net.ParseIP(group), Port: port})
+		}
+		return err
+	})
+	if err != nil {
+		o.t.Fatalf("harness: %v", err)
+	}
+	o.t.Cleanup(func() { c.Close() })
+	return c
+}
+
 func (o *Outside) listen(namespace *os.File, network, address string) (l net.Listener) {
 	o.t.Helper()
 	err := o.in(namespace, func() (err error) {

@@ -1,9 +1,11 @@
 package integration
 
 import (
+	"fmt"
 	"net"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/nix-user-containers/nuc/test/harness"
 )
@@ -92,6 +94,55 @@ func TestAllow(t *testing.T) {
 				return h.Curl("web", "http://"+harness.OutsideAddress4+":82/") == nil && h.Curl("web", "http://"+harness.OutsideAddress4+":80/") != nil
 			})
 		})
+	}
+}
+
+// TestAllowName: a name is allowed once it can be looked up, and where it leads to
+// next as soon as the container knows of it.
+func TestAllowName(t *testing.T) {
+	t.Parallel()
+	h := outside(t)
+	h.ServeWeb(h.Outside.Listen("tcp", ":81"))
+	h.Outside.Resolve("nameserver " + harness.OutsideAddress4 + "\n") // where nobody answers yet
+	h.Up("web", "trixie", allowing(harness.OutsideAddress4+":80", "moving.test:81"))
+	h.AwaitOutside("web")
+	time.Sleep(2 * time.Second)
+	at := harness.OutsideAddress4 + ":53"
+	records{"moving.test.": {harness.OutsideAddress4}}.serve(h, h.Outside.Listen("tcp", at), h.Outside.ListenPacket("udp", at))
+	harness.Eventually(h, patience, "the name is allowed once its server is up", func() bool {
+		return h.Curl("web", "http://"+harness.OutsideAddress4+":81/") == nil
+	})
+	if h.Curl("web", "http://"+harness.OutsideOther4+":81/") == nil {
+		h.Error("an address is open that the name does not lead to")
+	}
+	if r := h.Nuc("status", "web"); strings.Contains(r.Stdout, "moving.test") {
+		h.Errorf("a server that came late is held against the name:\n%s", r)
+	}
+	at = harness.OutsideAddress6
+	records{"moving.test.": {harness.OutsideOther4}}.serve(h, h.Outside.Listen("tcp", "["+at+"]:53"), h.Outside.ListenPacket("udp", "["+at+"]:53"))
+	h.Outside.Resolve("nameserver " + at + "\n")
+	for _, url := range []string{"http://moving.test:81/", "http://" + harness.OutsideOther4 + ":81/", "http://" + harness.OutsideAddress4 + ":81/"} {
+		if err := h.Curl("web", url); err != nil {
+			h.Errorf("once the name leads elsewhere: %v", err)
+		}
+	}
+}
+
+// TestAllowMany: a long list is in force as a short one is.
+func TestAllowMany(t *testing.T) {
+	t.Parallel()
+	h := outside(t)
+	h.ServeWeb(h.Outside.Listen("tcp", ":81"))
+	var entries []string
+	for i := range 1000 {
+		entries = append(entries, fmt.Sprintf("198.18.%d.%d:443/tcp", i>>8, i&0xff))
+	}
+	h.Up("web", "trixie", allowing(append(entries, harness.OutsideAddress4+":80")...))
+	h.AwaitOutside("web")
+	for _, shut := range []string{harness.OutsideAddress4 + ":81", harness.OutsideOther4 + ":80"} {
+		if h.Curl("web", "http://"+shut+"/") == nil {
+			h.Errorf("%s is open", shut)
+		}
 	}
 }
 

@@ -178,6 +178,52 @@ func TestHostOutOfReach(t *testing.T) {
 	}
 }
 
+// TestMulticast: what a container sends to everybody does not come to the host.
+func TestMulticast(t *testing.T) {
+	t.Parallel()
+	h := outside(t)
+	groups := map[string]string{"udp4": "239.255.77.1", "udp6": "ff05::7701"}
+	met := make(chan string, 10)
+	listen := func(network, address string) {
+		c := h.Outside.JoinOnHost(network, address, 7701)
+		go func() {
+			buf := make([]byte, 100)
+			for {
+				n, _, err := c.ReadFrom(buf)
+				if err != nil {
+					return
+				}
+				met <- string(buf[:n])
+			}
+		}()
+	}
+	for network, group := range groups {
+		listen(network, group)
+	}
+	h.Up("web", "trixie", nil)
+	h.AwaitOutside("web")
+	for _, to := range []string{"239.255.77.1", "[ff05::7701]", "255.255.255.255"} {
+		h.Exec("web", "perl", "-MIO::Socket::IP", "-MSocket=:all", "-e",
+			`my $s = IO::Socket::IP->new(PeerHost => $ARGV[0] =~ tr/[]//dr, PeerPort => 7701, Type => SOCK_DGRAM, Broadcast => 1) or die $@; print $s->send($ARGV[0]) // $!`, to)
+	}
+	select {
+	case text := <-met:
+		h.Errorf("the host got what was sent to %s", text)
+	case <-time.After(time.Second):
+	}
+	// The host's own do come, so that somebody was there to meet the others.
+	h.Host("perl", "-MIO::Socket::IP", "-MSocket=:all", "-e",
+		`IO::Socket::IP->new(PeerHost => "239.255.77.1", PeerPort => 7701, Type => SOCK_DGRAM)->send("own")`)
+	select {
+	case text := <-met:
+		if text != "own" {
+			h.Errorf("the host got what was sent to %s", text)
+		}
+	case <-time.After(patience):
+		h.Error("not even the host's own comes")
+	}
+}
+
 func TestHostLoopback(t *testing.T) {
 	t.Parallel()
 	h := outside(t)

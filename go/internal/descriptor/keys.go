@@ -291,7 +291,7 @@ var networkKeys = []key{
 	{
 		name: "allow", kind: isStrings, rule: ruleAllow, example: `["10.0.0.0/8", "[2001:db8::1]:443", "example.org:443/tcp"]`,
 		at:  func(d *Descriptor) any { return &d.Network.Allow },
-		doc: "The only places that the way out leads to: an address or a network, with or without a port, or a name with a port; IPv6 with a port is in brackets. `/tcp` or `/udp` after the port is that protocol only. Names are looked up on the host, at the start and when its network changes. Nobody in the container gets rights over its network then. Without it, there is no limit. Only with `network.outbound`, and not beside a port with `handOver`.",
+		doc: "The only places that the way out leads to: an address or a network, with or without a port, or a name with a port; IPv6 with a port is in brackets. `/tcp` or `/udp` after the port is that protocol only. Names are looked up on the host, every minute, and what the container's own lookups find is open before it is told. Nobody in the container gets rights over its network then. Without it, there is no limit. Only with `network.outbound`, and not beside a port with `handOver`.",
 	},
 	{
 		name: "mtu", kind: isInteger, unit: "bytes", min: minMTU, max: maxMTU, example: `1500`,
@@ -338,7 +338,7 @@ var portKeys = []key{
 	{
 		name: "count", kind: isInteger, unit: "ports", def: `1`, min: 1, max: math.MaxUint16, example: `10`,
 		at:  func(d *Descriptor) any { return &d.port().Count },
-		doc: "How many ports follow one another: `host` leads to `container`, the one after it to the one after that, and so on. Only 1 where `host` is 0.",
+		doc: "How many ports follow one another: `host` leads to `container`, the one after it to the one after that, and so on.",
 	},
 	{
 		name: "protocol", kind: isString, enum: []string{TCP, UDP}, def: `"tcp"`, example: `"udp"`,

@@ -10,9 +10,14 @@ import (
 
 // batch is a transaction: the kernel takes all of its messages or none.
 type batch struct {
-	data     []byte
-	sequence uint32
+	data            []byte
+	first, sequence uint32
 }
+
+// maxBatch is what a batch may be of, in bytes, before it is sent: a netlink
+// socket takes no more at once than its buffer holds (SO_SNDBUF), which is 208
+// KiB unless the machine says otherwise (net.core.wmem_default).
+const maxBatch = 64 << 10
 
 const (
 	batchBegin = unix.NLMSG_MIN_TYPE     // NFNL_MSG_BATCH_BEGIN
@@ -20,8 +25,10 @@ const (
 	accept     = 1                       // NF_ACCEPT
 )
 
-func newBatch() *batch {
-	b := &batch{}
+// batch begins one. Its messages have numbers that no earlier one's had, as
+// answers to one that failed may still come.
+func (t *Table) batch() *batch {
+	b := &batch{first: t.sequence, sequence: t.sequence}
 	b.append(batchBegin, unix.NLM_F_REQUEST, 0, unix.NFNL_SUBSYS_NFTABLES, nil)
 	return b
 }
@@ -68,6 +75,7 @@ func (t *Table) send(b *batch) error {
 	flags := binary.NativeEndian.Uint16(b.data[at+6:])
 	binary.NativeEndian.PutUint16(b.data[at+6:], flags|unix.NLM_F_ACK)
 	b.append(batchEnd, unix.NLM_F_REQUEST, 0, unix.NFNL_SUBSYS_NFTABLES, nil)
+	t.sequence = b.sequence
 	if err := unix.Sendto(t.socket, b.data, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		return os.NewSyscallError("sendto", err)
 	}
@@ -85,10 +93,13 @@ func (t *Table) send(b *batch) error {
 			if binary.NativeEndian.Uint16(rest[4:]) != unix.NLMSG_ERROR {
 				return fmt.Errorf("an answer of type %d from netlink", binary.NativeEndian.Uint16(rest[4:]))
 			}
-			if code := int32(binary.NativeEndian.Uint32(rest[unix.SizeofNlMsghdr:])); code != 0 {
+			sequence := binary.NativeEndian.Uint32(rest[8:])
+			code := int32(binary.NativeEndian.Uint32(rest[unix.SizeofNlMsghdr:]))
+			switch {
+			case sequence-b.first > last-b.first: // of an earlier one
+			case code != 0:
 				return os.NewSyscallError("netlink", unix.Errno(-code))
-			}
-			if binary.NativeEndian.Uint32(rest[8:]) == last {
+			case sequence == last:
 				return nil
 			}
 			rest = rest[min(len(rest), align(max(length, unix.SizeofNlMsghdr))):]

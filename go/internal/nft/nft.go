@@ -37,7 +37,13 @@ var (
 )
 
 // Table is the set of rules in force.
-type Table struct{ socket int }
+type Table struct {
+	socket   int
+	sequence uint32
+	// current is the chain that the rules in force are in, of chainNames; -1
+	// before there are any.
+	current int
+}
 
 // Open makes the table, empty, in the calling thread's network namespace.
 func Open() (*Table, error) {
@@ -45,7 +51,7 @@ func Open() (*Table, error) {
 	if err != nil {
 		return nil, unsupported(os.NewSyscallError("socket", err))
 	}
-	t := &Table{socket: fd}
+	t := &Table{socket: fd, current: -1}
 	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		t.Close()
 		return nil, os.NewSyscallError("bind", err)
@@ -72,53 +78,105 @@ func unsupported(err error) error {
 }
 
 // Set replaces all rules at once. The first that matches decides; what none
-// matches goes out.
+// matches goes out. After an error those are in force that were before.
+//
+// They are written into a chain that no packet comes to, in as many batches as it
+// takes, and come into force with the last one.
 func (t *Table) Set(rules []Rule) error {
-	if err := t.send(replace(rules)); err != nil {
+	next := (t.current + 1) % len(chainNames)
+	if err := t.set(chainNames[next], rules); err != nil {
 		return unsupported(err)
 	}
+	t.current = next
 	return nil
+}
+
+func (t *Table) set(chain string, rules []Rule) error {
+	b := t.batch()
+	b.chain(chain, nil)
+	b.clear(chain) // of what an attempt that failed has left
+	b.rule(chain, func(m *message) {
+		m.protocol(unix.IPPROTO_ICMPV6)
+		m.payload(unix.NFT_PAYLOAD_TRANSPORT_HEADER, 0, 1)
+		m.between([]byte{firstNeighbour}, []byte{lastNeighbour})
+		m.verdict(accept, "")
+	})
+	for _, r := range rules {
+		for _, protocol := range protocols(r) {
+			b.rule(chain, func(m *message) { m.match(r, protocol) })
+		}
+		if len(b.data) > maxBatch {
+			if err := t.send(b); err != nil {
+				return err
+			}
+			b = t.batch()
+		}
+	}
+	for _, hook := range hooks {
+		b.clear(hook.name)
+		b.rule(hook.name, func(m *message) {
+			m.oif()
+			m.differs([]byte("lo\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"))
+			m.verdict(unix.NFT_JUMP, chain)
+		})
+	}
+	if t.current >= 0 {
+		b.clear(chainNames[t.current])
+	}
+	return t.send(b)
 }
 
 // Close removes the table.
 func (t *Table) Close() { unix.Close(t.socket) }
 
-// Names of the table and of what is in it, as `nft list ruleset` shows them.
-const (
-	tableName = "nuc"
-	chainName = "out"
-)
+// Names of the table and of what is in it, as `nft list ruleset` shows them: one
+// of the two chains has the rules.
+const tableName = "nuc"
+
+var chainNames = [2]string{"out", "other"}
+
+// hooks are where packets come from: what the namespace sends, and what it is a
+// router for.
+var hooks = []struct {
+	name   string
+	number uint32
+}{{"output", unix.NF_INET_LOCAL_OUT}, {"forward", unix.NF_INET_FORWARD}}
 
 func (t *Table) create() *batch {
-	b := newBatch()
+	b := t.batch()
 	b.message(unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, func(m *message) {
 		m.text(unix.NFTA_TABLE_NAME, tableName)
 		m.number(unix.NFTA_TABLE_FLAGS, tableOwner)
 	})
-	b.message(unix.NFT_MSG_NEWCHAIN, unix.NLM_F_CREATE, func(m *message) {
-		m.text(unix.NFTA_CHAIN_TABLE, tableName)
-		m.text(unix.NFTA_CHAIN_NAME, chainName)
-	})
-	for _, hook := range []struct {
-		name   string
-		number uint32
-	}{{"output", unix.NF_INET_LOCAL_OUT}, {"forward", unix.NF_INET_FORWARD}} {
-		b.message(unix.NFT_MSG_NEWCHAIN, unix.NLM_F_CREATE, func(m *message) {
-			m.text(unix.NFTA_CHAIN_TABLE, tableName)
-			m.text(unix.NFTA_CHAIN_NAME, hook.name)
+	for _, hook := range hooks {
+		b.chain(hook.name, func(m *message) {
 			m.nest(unix.NFTA_CHAIN_HOOK, func() {
 				m.number(unix.NFTA_HOOK_HOOKNUM, hook.number)
 				m.number(unix.NFTA_HOOK_PRIORITY, 0)
 			})
 			m.text(unix.NFTA_CHAIN_TYPE, "filter")
 		})
-		b.rule(hook.name, func(m *message) {
-			m.oif()
-			m.differs([]byte("lo\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"))
-			m.verdict(unix.NFT_JUMP, chainName)
-		})
 	}
 	return b
+}
+
+// chain makes a chain, unless there is one.
+func (b *batch) chain(name string, fill func(*message)) {
+	b.message(unix.NFT_MSG_NEWCHAIN, unix.NLM_F_CREATE, func(m *message) {
+		m.text(unix.NFTA_CHAIN_TABLE, tableName)
+		m.text(unix.NFTA_CHAIN_NAME, name)
+		if fill != nil {
+			fill(m)
+		}
+	})
+}
+
+// clear takes all rules out of a chain.
+func (b *batch) clear(chain string) {
+	b.message(unix.NFT_MSG_DELRULE, 0, func(m *message) {
+		m.text(unix.NFTA_RULE_TABLE, tableName)
+		m.text(unix.NFTA_RULE_CHAIN, chain)
+	})
 }
 
 // tableOwner is NFT_TABLE_F_OWNER of linux/netfilter/nf_tables.h.
@@ -130,26 +188,6 @@ const (
 	firstNeighbour = 133
 	lastNeighbour  = 137
 )
-
-func replace(rules []Rule) *batch {
-	b := newBatch()
-	b.message(unix.NFT_MSG_DELRULE, 0, func(m *message) {
-		m.text(unix.NFTA_RULE_TABLE, tableName)
-		m.text(unix.NFTA_RULE_CHAIN, chainName)
-	})
-	b.rule(chainName, func(m *message) {
-		m.protocol(unix.IPPROTO_ICMPV6)
-		m.payload(unix.NFT_PAYLOAD_TRANSPORT_HEADER, 0, 1)
-		m.between([]byte{firstNeighbour}, []byte{lastNeighbour})
-		m.verdict(accept, "")
-	})
-	for _, r := range rules {
-		for _, protocol := range protocols(r) {
-			b.rule(chainName, func(m *message) { m.match(r, protocol) })
-		}
-	}
-	return b
-}
 
 // protocols are those that a rule is to be written for; 0 matches any.
 func protocols(r Rule) []byte {

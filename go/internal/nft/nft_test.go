@@ -178,17 +178,17 @@ func TestOwner(t *testing.T) {
 			t.Error(err)
 			return
 		}
-		other := &Table{socket: fd}
+		other := &Table{socket: fd, current: -1}
 		defer other.Close()
 		if err := other.Set(nil); !errors.Is(err, unix.EPERM) {
 			t.Errorf("another socket replaces the rules: %v, want EPERM", err)
 		}
-		remove := newBatch()
+		remove := other.batch()
 		remove.message(unix.NFT_MSG_DELTABLE, 0, func(m *message) { m.text(unix.NFTA_TABLE_NAME, tableName) })
 		if err := other.send(remove); !errors.Is(err, unix.EPERM) {
 			t.Errorf("another socket removes the table: %v, want EPERM", err)
 		}
-		flush := newBatch()
+		flush := other.batch()
 		flush.message(unix.NFT_MSG_DELTABLE, 0, func(*message) {})
 		_ = other.send(flush) // all tables: the owned ones are passed over
 		if leaves(t, "udp", "192.0.2.1:9") {
@@ -198,5 +198,60 @@ func TestOwner(t *testing.T) {
 		if !leaves(t, "udp", "192.0.2.1:9") {
 			t.Error("the rules outlive the table")
 		}
+	})
+}
+
+// TestManyRules: any number of rules is in force or none of them, and what could
+// not be set leaves the ones from before.
+func TestManyRules(t *testing.T) {
+	var rules []Rule
+	for i := range 3000 {
+		to := netip.AddrFrom4([4]byte{198, 18, byte(i >> 8), byte(i)})
+		rules = append(rules, Rule{To: netip.PrefixFrom(to, 32), Protocol: "udp", First: 9, Accept: true})
+	}
+	rules = append(rules, Rule{To: All4})
+	namespace(t, func() {
+		table, err := Open()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer table.Close()
+		check := func(when string, to map[string]bool) {
+			for address, want := range to {
+				if got := leaves(t, "udp", address); got != want {
+					t.Errorf("%s: %s leaves: %t, want %t", when, address, got, want)
+				}
+			}
+		}
+		if err := table.Set(rules); err != nil {
+			t.Error(err)
+			return
+		}
+		before := map[string]bool{"198.18.0.0:9": true, "198.18.11.183:9": true, "198.18.11.184:9": false, "198.18.0.0:10": false}
+		check("with 3000 rules", before)
+		// What one that failed half-way leaves: rules, and errors that nobody reads.
+		half := table.batch()
+		half.chain(chainNames[1], nil)
+		half.rule(chainNames[1], func(m *message) { m.verdict(accept, "") })
+		if err := table.send(half); err != nil {
+			t.Error(err)
+		}
+		bad := table.batch()
+		for range 5 {
+			bad.rule("nowhere", func(m *message) { m.verdict(accept, "") })
+		}
+		if err := table.send(bad); !errors.Is(err, unix.ENOENT) {
+			t.Errorf("rules for a chain that there is not: %v", err)
+		}
+		check("after one that failed", before)
+		if err := table.Set(rules[1:]); err != nil {
+			t.Error(err)
+		}
+		check("with one less", map[string]bool{"198.18.0.0:9": false, "198.18.0.1:9": true, "198.18.11.183:9": true})
+		if err := table.Set(nil); err != nil {
+			t.Error(err)
+		}
+		check("with none", map[string]bool{"198.18.0.0:9": true, "198.18.11.184:9": true})
 	})
 }

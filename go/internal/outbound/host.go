@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -77,7 +78,8 @@ func (h *Host) Close() {
 	<-h.ended
 }
 
-// Addresses are the host's own, but for those of its loopback network.
+// Addresses are the host's own, each once, but for those of its loopback network
+// and IPv6's link-local ones.
 func Addresses() ([]netip.Addr, error) {
 	found, err := net.InterfaceAddrs()
 	if err != nil {
@@ -89,11 +91,14 @@ func Addresses() ([]netip.Addr, error) {
 		if !ok {
 			continue
 		}
-		if ip, ok := netip.AddrFromSlice(n.IP); ok && !ip.IsLoopback() {
-			addresses = append(addresses, ip.Unmap())
+		ip, ok := netip.AddrFromSlice(n.IP)
+		ip = ip.Unmap()
+		if ok && !ip.IsLoopback() && !(ip.Is6() && ip.IsLinkLocalUnicast()) {
+			addresses = append(addresses, ip)
 		}
 	}
-	return addresses, nil
+	slices.SortFunc(addresses, netip.Addr.Compare)
+	return slices.Compact(addresses), nil
 }
 
 // routes tells which families have a default route that a driver can use. With

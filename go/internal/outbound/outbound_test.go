@@ -30,7 +30,7 @@ func TestRules(t *testing.T) {
 	allow := func(to string, port uint16, protocol string) Destination {
 		return Destination{To: netip.MustParsePrefix(to), Port: port, Protocol: protocol}
 	}
-	host := []string{"127.0.0.1", "127.1.1.53", "0.0.0.0", "::1", "::", "::ffff:127.0.0.1", "fe80::1", "192.0.2.1", "2001:db8::1", "10.117.99.3", "fd00::3"}
+	host := []string{"127.0.0.1", "127.1.1.53", "0.0.0.0", "::1", "::", "::ffff:127.0.0.1", "fe80::1", "192.0.2.1", "2001:db8::1", "10.117.99.3", "fd00::3", "224.0.0.251", "239.255.255.250", "255.255.255.255", "ff02::fb"}
 	gateways := []string{"10.117.99.2", "fd6e:7563::2", "fd00::2"}
 	outside := []string{"198.51.100.7", "2001:db8:2::7"}
 	tests := []struct {
@@ -45,6 +45,7 @@ func TestRules(t *testing.T) {
 		{"the other protocol", Policy{Limited: true, Allow: []Destination{allow("198.51.100.7/32", 80, "udp")}}, nil, outside},
 		{"everything", Policy{Own: own, Limited: true, Allow: []Destination{allow("0.0.0.0/0", 0, ""), allow("::/0", 80, "")}}, outside, slices.Concat(host, gateways)},
 		{"an address of the host's", Policy{Own: own, Limited: true, Allow: []Destination{allow("192.0.2.1/32", 80, "")}}, []string{"192.0.2.1"}, []string{"2001:db8::1", "127.0.0.1"}},
+		{"a name that leads to an address of the host's", Policy{Own: own, Limited: true, Allow: []Destination{{To: netip.MustParsePrefix("192.0.2.1/32"), Port: 80, Resolved: true}}}, nil, []string{"192.0.2.1"}},
 		{"a limit with the loopback", Policy{Own: own, Limited: true, HostLoopback: true, Allow: []Destination{allow("203.0.113.1/32", 0, "")}}, gateways, slices.Concat(outside, host)},
 	}
 	for _, test := range tests {

@@ -16,7 +16,7 @@ type Policy struct {
 	// Servers are name servers that may be asked wherever they are.
 	Servers []netip.Addr
 	// Limited leaves what Allow names and nothing else. A single address of the
-	// host's own is opened by being named.
+	// host's own is opened by being named, but not by a name that leads to it.
 	Limited bool
 	Allow   []Destination
 }
@@ -26,14 +26,19 @@ type Destination struct {
 	To       netip.Prefix
 	Port     uint16
 	Protocol string
+	// Resolved is an address that a name leads to.
+	Resolved bool
 }
 
 // never are addresses that mean a host itself wherever they stand: the two
 // loopbacks, no address at all, IPv4 in IPv6, and link-local IPv6. Pastas of
-// before 2024 connect to the host's loopback for a packet that says so.
+// before 2024 connect to the host's loopback for a packet that says so. And those
+// that mean everybody: what a driver sends to a group of the host's network comes
+// to the host's own members as well (mDNS, SSDP).
 var never = []netip.Prefix{
 	netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("0.0.0.0/8"),
 	netip.MustParsePrefix("::/127"), netip.MustParsePrefix("::ffff:0:0/96"), netip.MustParsePrefix("fe80::/10"),
+	netip.MustParsePrefix("224.0.0.0/4"), netip.MustParsePrefix("255.255.255.255/32"), netip.MustParsePrefix("ff00::/8"),
 }
 
 // Rules are the policy's, for the container's network.
@@ -58,7 +63,7 @@ func (p Policy) Rules() []nft.Rule {
 		accept(Destination{To: single(s), Port: 53})
 	}
 	for _, d := range p.Allow {
-		if d.To.IsSingleIP() && slices.Contains(p.Own, d.To.Addr()) {
+		if d.To.IsSingleIP() && !d.Resolved && slices.Contains(p.Own, d.To.Addr()) {
 			accept(d)
 		}
 	}

@@ -1,6 +1,7 @@
 package resolver
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"net"
@@ -8,8 +9,6 @@ import (
 	"os"
 	"sync"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/nix-user-containers/nuc/go/internal/relay"
 )
@@ -23,7 +22,13 @@ type Forwarder struct {
 	Host *Host
 	// Changed, if not nil, is told when the host's file has changed.
 	Changed func(Config)
+	// Found, if not nil, is told of the addresses in an answer over UDP, before who
+	// asked gets it: by the name that was asked for, in lower case without a dot at
+	// its end.
+	Found func(name string, addresses []netip.Addr)
 
+	ctx     context.Context
+	stop    context.CancelFunc
 	packets *net.UDPConn
 	stream  *relay.Server
 	slots   chan struct{}
@@ -53,7 +58,8 @@ func (f *Forwarder) Serve(packets, stream *os.File) error {
 	}
 	f.packets = c.(*net.UDPConn)
 	f.slots, f.open = make(chan struct{}, maxQueries), map[net.Conn]bool{}
-	f.stream = &relay.Server{Listener: stream, Target: f.ends}
+	f.ctx, f.stop = context.WithCancel(context.Background())
+	f.stream = &relay.Server{Listener: stream, Target: func() []relay.End { return []relay.End{{Take: f.dial}} }}
 	go f.stream.Serve()
 	f.asking.Go(f.receive)
 	return nil
@@ -67,6 +73,7 @@ func (f *Forwarder) Close() {
 	}
 	f.open = nil
 	f.mu.Unlock()
+	f.stop()
 	f.packets.Close()
 	f.stream.Close()
 	f.asking.Wait()
@@ -81,36 +88,20 @@ func (f *Forwarder) current() []netip.Addr {
 	return c.Servers
 }
 
-// ends are the servers for queries over TCP, in their order.
-func (f *Forwarder) ends() []relay.End {
-	var ends []relay.End
+// dial connects to the first server that can be reached, for queries over TCP.
+func (f *Forwarder) dial() (*os.File, error) {
+	failure := errors.New("there is no name server")
 	for _, s := range f.current() {
-		family, address := unix.AF_INET, unix.Sockaddr(nil)
-		if s.Unmap().Is4() {
-			address = &unix.SockaddrInet4{Port: Port, Addr: s.Unmap().As4()}
-		} else {
-			family, address = unix.AF_INET6, &unix.SockaddrInet6{Port: Port, Addr: s.As16(), ZoneId: zone(s.Zone())}
+		dialer := net.Dialer{Timeout: patience}
+		c, err := dialer.DialContext(f.ctx, "tcp", netip.AddrPortFrom(s, Port).String())
+		if err != nil {
+			failure = err
+			continue
 		}
-		ends = append(ends, relay.End{Address: address, Take: func() (*os.File, error) {
-			fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-			if err != nil {
-				return nil, os.NewSyscallError("socket", err)
-			}
-			return os.NewFile(uintptr(fd), "socket"), nil
-		}})
+		defer c.Close()
+		return c.(*net.TCPConn).File()
 	}
-	return ends
-}
-
-func zone(name string) uint32 {
-	if name == "" {
-		return 0
-	}
-	i, err := net.InterfaceByName(name)
-	if err != nil {
-		return 0
-	}
-	return uint32(i.Index)
+	return nil, failure
 }
 
 func (f *Forwarder) receive() {
@@ -132,7 +123,14 @@ func (f *Forwarder) receive() {
 		}
 		f.asking.Go(func() {
 			defer func() { <-f.slots }()
-			_, _ = f.packets.WriteToUDPAddrPort(f.ask(query), client)
+			answer := f.ask(query)
+			if f.Found != nil {
+				asked, _ := question(query)
+				if name, addresses := found(answer); name == asked && len(addresses) > 0 {
+					f.Found(name, addresses)
+				}
+			}
+			_, _ = f.packets.WriteToUDPAddrPort(answer, client)
 		})
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -100,6 +101,34 @@ func TestFailure(t *testing.T) {
 			t.Errorf("%q passes for a query", bad)
 		}
 	}
+}
+
+func TestFound(t *testing.T) {
+	const head, question = "\x12\x34\x81\x80\x00\x01", "\x07OUTside\x04test\x00\x00\x01\x00\x01"
+	const alias = "\xc0\x0c\x00\x05\x00\x01\x00\x00\x00\x00\x00\x04\x01a\xc0\x0c"
+	const four = "\x01a\xc0\x0c\x00\x01\x00\x01\x00\x00\x00\x00\x00\x04\xc6\x33\x64\x07"
+	const six = "\x00\x00\x1c\x00\x01\x00\x00\x00\x00\x00\x10\x20\x01\x0d\xb8\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x07"
+	tests := []struct {
+		name, message string
+		want          []netip.Addr
+	}{
+		{"an alias and both families", head + "\x00\x03\x00\x00\x00\x00" + question + alias + four + six, servers("198.51.100.7", "2001:db8::7")},
+		{"more than there are", head + "\x00\x09\x00\x00\x00\x00" + question + four, servers("198.51.100.7")},
+		{"one that is cut off", head + "\x00\x01\x00\x00\x00\x00" + question + four[:len(four)-1], nil},
+		{"another class", head + "\x00\x01\x00\x00\x00\x00" + question + strings.Replace(four, "\x00\x01\x00\x01", "\x00\x01\x00\x03", 1), nil},
+		{"none", head + "\x00\x00\x00\x00\x00\x00" + question, nil},
+	}
+	for _, test := range tests {
+		name, got := found([]byte(test.message))
+		if name != "outside.test" || !slices.Equal(got, test.want) {
+			t.Errorf("%s: %q, %v, want %v", test.name, name, got, test.want)
+		}
+	}
+}
+
+func FuzzFound(f *testing.F) {
+	f.Add([]byte("\x12\x34\x81\x80\x00\x01\x00\x01\x00\x00\x00\x00\x01a\x00\x00\x01\x00\x01\xc0\x0c\x00\x01\x00\x01\x00\x00\x00\x00\x00\x04\xc6\x33\x64\x07"))
+	f.Fuzz(func(_ *testing.T, m []byte) { found(m) })
 }
 
 func FuzzFailure(f *testing.F) {

@@ -1,10 +1,8 @@
 package supervisor
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -48,9 +46,16 @@ type wayOut struct {
 
 	servers   resolver.Host
 	forwarder *resolver.Forwarder
-	own       []netip.Addr
-	// names are what network.allow's names were last resolved to.
-	names map[string][]netip.Addr
+	// names are those of network.allow.
+	names outbound.Names
+
+	// limiting is held while the rules are made and set. own are the host's
+	// addresses, rules what is in force.
+	limiting sync.Mutex
+	own      []netip.Addr
+	rules    []nft.Rule
+
+	mu sync.Mutex
 	// warned are the things that were said already.
 	warned map[string]bool
 }
@@ -63,8 +68,11 @@ func (s *Supervisor) openWayOut() {
 	}
 	w := &wayOut{
 		s: s, fixed: isFixed(d), stop: make(chan struct{}), ended: make(chan struct{}), update: make(chan struct{}, 1),
-		servers: resolver.Host{Path: hostResolvConf}, names: map[string][]netip.Addr{}, warned: map[string]bool{},
+		servers: resolver.Host{Path: hostResolvConf}, warned: map[string]bool{},
 	}
+	w.names = outbound.Names{Lookup: outbound.LookupOnHost, Changed: w.changed, Failing: func(name string, err error) {
+		w.warnOnce(fmt.Sprintf("network.allow: %s: its address can't be found, so it can't be reached until it is, which is tried again and again: %v", name, err))
+	}}
 	s.mu.Lock()
 	s.wayOut = w
 	s.mu.Unlock()
@@ -131,11 +139,7 @@ func (w *wayOut) run() {
 	changes, forget := host.Follow()
 	defer forget()
 	defer w.stopForwarder()
-	// The limits come before what they limit.
-	if err := w.apply(true); err != nil && w.fixed {
-		s.change(func(st *Status) { st.Outbound = &outbound.State{Reason: "none: network.allow: " + err.Error()} })
-		return
-	}
+	defer w.names.Close()
 	user, network, err := s.namespaces()
 	if err != nil {
 		select {
@@ -147,8 +151,48 @@ func (w *wayOut) run() {
 	}
 	defer user.Close()
 	defer network.Close()
-	d := s.descriptor()
-	out := outbound.Start(outbound.Options{
+	var out *outbound.Outbound
+	shut := func() {
+		if out != nil {
+			out.Close()
+			out = nil
+		}
+	}
+	defer shut()
+	w.follow()
+	for {
+		// The limits come before what they limit; without them, there is no way out.
+		var again <-chan time.Time
+		switch err := w.limit(); {
+		case errors.Is(err, errStopping):
+		case err != nil:
+			shut()
+			reason := "none: its limits can't be set: " + err.Error()
+			s.log.Warn("way out", "container", s.o.Container.Name, "reason", reason)
+			s.change(func(st *Status) { st.Outbound = &outbound.State{Reason: reason} })
+			again = time.After(limitPause)
+		case out == nil:
+			out = w.open(user, network, host)
+		}
+		select {
+		case <-w.stop:
+			return
+		case <-w.update:
+			w.follow()
+		case <-changes:
+			w.names.Soon()
+		case <-again:
+		}
+	}
+}
+
+// limitPause is how long it takes until limits that can't be set are tried again.
+const limitPause = 10 * time.Second
+
+// open opens what carries packets.
+func (w *wayOut) open(user, network *os.File, host *outbound.Host) *outbound.Outbound {
+	s, d := w.s, w.s.descriptor()
+	return outbound.Start(outbound.Options{
 		User: user, Network: network, MTU: mtu(d), HostLoopback: d.Network.HostLoopback, Host: host,
 		Changed: func(state outbound.State) {
 			if state.Reason != "" {
@@ -157,17 +201,6 @@ func (w *wayOut) run() {
 			s.change(func(st *Status) { st.Outbound = &state })
 		},
 	})
-	defer out.Close()
-	for {
-		select {
-		case <-w.stop:
-			return
-		case <-w.update:
-			_ = w.apply(true)
-		case <-changes:
-			_ = w.apply(false)
-		}
-	}
 }
 
 // fixNetwork sets the limits of a container that network.allow gives some,
@@ -192,31 +225,55 @@ func mtu(d *descriptor.Descriptor) int {
 
 // warnOnce says a thing when it is the case for the first time.
 func (w *wayOut) warnOnce(text string) {
-	if !w.warned[text] {
-		w.warned[text] = true
+	w.mu.Lock()
+	said := w.warned[text]
+	w.warned[text] = true
+	w.mu.Unlock()
+	if !said {
 		w.s.warn(text)
 	}
 }
 
-// apply brings rules and name servers in line with the descriptor and the
-// host. Without force, only if the host's addresses have changed.
-func (w *wayOut) apply(force bool) error {
+// follow brings the name servers, and the names that are looked up, in line with
+// the descriptor.
+func (w *wayOut) follow() {
+	d := w.s.descriptor()
+	var names []string
+	for _, entry := range d.Network.Allow {
+		if a, err := descriptor.ParseAllow(entry); err == nil && a.Host != "" {
+			names = append(names, a.Host)
+		}
+	}
+	w.names.Follow(names)
+	w.serveNames(d)
+}
+
+// limit brings the rules in line with the descriptor, the host and what names
+// lead to.
+func (w *wayOut) limit() error {
+	w.limiting.Lock()
+	defer w.limiting.Unlock()
 	own, err := outbound.Addresses()
 	if err != nil {
-		w.warnOnce("the host's addresses can't be read, and the container may reach them: " + err.Error())
-	}
-	if !force && slices.Equal(own, w.own) {
-		return nil
+		return fmt.Errorf("the host's addresses can't be read: %w", err)
 	}
 	w.own = own
-	d := w.s.descriptor()
-	w.serveNames(d)
-	w.resolve(d)
-	err = w.s.limitNetwork(w.policy(d).Rules())
-	if err != nil && !errors.Is(err, errStopping) {
-		w.warnOnce("what listens on this host's own addresses can be reached from the container: " + err.Error())
+	rules := w.policy(w.s.descriptor()).Rules()
+	if slices.Equal(rules, w.rules) {
+		return nil
 	}
-	return err
+	if err := w.s.limitNetwork(rules); err != nil {
+		return err
+	}
+	w.rules = rules
+	return nil
+}
+
+// found is told of an answer that the container is about to get.
+func (w *wayOut) found(name string, addresses []netip.Addr) {
+	if w.names.Learn(name, addresses) && w.limit() != nil {
+		w.changed() // what to do then, run knows
+	}
 }
 
 // policy is what the descriptor and the host make of it at present.
@@ -235,46 +292,11 @@ func (w *wayOut) policy(d *descriptor.Descriptor) outbound.Policy {
 		if a.Host == "" {
 			p.Allow = append(p.Allow, outbound.Destination{To: a.Prefix, Port: a.Port, Protocol: a.Protocol})
 		}
-		for _, address := range w.names[a.Host] {
-			p.Allow = append(p.Allow, outbound.Destination{To: netip.PrefixFrom(address, address.BitLen()), Port: a.Port, Protocol: a.Protocol})
+		for _, address := range w.names.Addresses(a.Host) {
+			p.Allow = append(p.Allow, outbound.Destination{To: netip.PrefixFrom(address, address.BitLen()), Port: a.Port, Protocol: a.Protocol, Resolved: true})
 		}
 	}
 	return p
-}
-
-// lookupTime bounds one lookup of the names of network.allow.
-const lookupTime = 5 * time.Second
-
-// resolve looks the names of network.allow up, on the host. A name that can't be
-// found keeps the addresses that it had.
-func (w *wayOut) resolve(d *descriptor.Descriptor) {
-	ctx, cancel := context.WithTimeout(context.Background(), lookupTime)
-	defer cancel()
-	stop := make(chan struct{})
-	defer close(stop)
-	go func() {
-		select {
-		case <-w.stop:
-			cancel()
-		case <-stop:
-		}
-	}()
-	for _, entry := range d.Network.Allow {
-		a, err := descriptor.ParseAllow(entry)
-		if err != nil || a.Host == "" {
-			continue
-		}
-		found, err := net.DefaultResolver.LookupNetIP(ctx, "ip", a.Host)
-		if err != nil {
-			w.warnOnce(fmt.Sprintf("network.allow: %s: its address can't be found, so it can't be reached until the host's network changes: %v", a.Host, err))
-			continue
-		}
-		addresses := make([]netip.Addr, 0, len(found))
-		for _, f := range found {
-			addresses = append(addresses, f.Unmap().WithZone(""))
-		}
-		w.names[a.Host] = addresses
-	}
 }
 
 // serveNames opens or closes the container's way to the host's name servers.
@@ -299,7 +321,7 @@ func (w *wayOut) serveNames(d *descriptor.Descriptor) {
 		w.noNames(err)
 		return
 	}
-	f := &resolver.Forwarder{Host: &w.servers, Changed: func(resolver.Config) {
+	f := &resolver.Forwarder{Host: &w.servers, Found: w.found, Changed: func(resolver.Config) {
 		if err := w.s.publishNames(w.s.descriptor(), &w.servers); err != nil {
 			w.s.log.Warn("could not change resolv.conf", "container", w.s.o.Container.Name, "error", err)
 		}

@@ -122,7 +122,7 @@ in
           "10.0.0.0/8"
           "example.org:443/tcp"
         ];
-        description = "The only places that the way out leads to: an address or a network, with or without a port, or a name with a port; IPv6 with a port is in brackets. `/tcp` or `/udp` after the port is that protocol only. Names are looked up on the host, at the start and when its network changes. Nobody in the container gets rights over its network then. Without it, there is no limit.";
+        description = "The only places that the way out leads to: an address or a network, with or without a port, or a name with a port; IPv6 with a port is in brackets. `/tcp` or `/udp` after the port is that protocol only. Names are looked up on the host, every minute, and what the container's own lookups find is open before it is told. Nobody in the container gets rights over its network then. Without it, there is no limit.";
       };
       mtu = nullable types.int "Size in bytes of packets on the way out. Without it, 65520.";
       dns = mkOption {
