@@ -92,6 +92,12 @@ func flake(t *testing.T, h *harness.H, newest bool) {
 	h.Own("web")
 
 	write("first")
+	// What was only built is kept, and removed, as well.
+	h.Must("build", folder+"#site")
+	h.Must("rm", "web")
+	if left, err := os.ReadDir(filepath.Join(h.State, "nuc")); err != nil || len(left) > 0 {
+		h.Errorf("after nuc rm of what was only built there is %v, %v", left, err)
+	}
 	h.Must("up", folder+"#site")
 	toplevel := h.Must("inspect", "web", "--query", "system.toplevel")
 	if !strings.HasPrefix(toplevel, "/nix/store/") {

@@ -104,6 +104,51 @@ func TestProjectFolder(t *testing.T) {
 	}
 }
 
+// Two projects may have one name for their containers, which would then share
+// what they write: the second is told of the first.
+func TestNameOfTwoProjects(t *testing.T) {
+	t.Parallel()
+	h := harness.New(t)
+	for _, folder := range []string{"first", "second"} {
+		h.MakeDir(folder)
+	}
+	one := h.OnTree("first/web", "trixie", func(d map[string]any) { lite(d); d["name"] = "web" })
+	other := h.OnTree("second/web", "trixie", func(d map[string]any) { lite(d); d["name"] = "web" })
+	h.Own("web")
+	refused := func() {
+		t.Helper()
+		for _, args := range [][]string{{"up", other}, {"up", "second"}, {"up", "--detach", other}, {"start", other}} {
+			r := h.Nuc(args...)
+			if r.Code != 1 || strings.Count(r.Stderr, "\n") != 1 || !shows(r.Stderr, one, other, "`nuc rm web`", "`nuc switch "+other+"`") {
+				t.Errorf("want status 1 and one line with both and the remedies:\n%s", r)
+			}
+		}
+	}
+	h.Must("up", one)
+	refused()
+	h.Must("up", one)
+	h.Must("stop", "web")
+	refused()
+	h.Must("up", "web")
+
+	// Taken over, it is the second's.
+	h.Must("switch", other)
+	h.Must("up", other)
+	if r := h.Nuc("up", one); r.Code != 1 || !shows(r.Stderr, one, other) {
+		t.Errorf("%s", r)
+	}
+	h.Must("stop", "web")
+
+	// A project that has moved is the same one.
+	if err := os.Rename(filepath.Dir(other), filepath.Join(h.Dir, "third")); err != nil {
+		t.Fatal(err)
+	}
+	h.Must("up", "third")
+	h.Must("stop", "web")
+	h.Must("rm", "web")
+	h.Must("up", one)
+}
+
 // Lines of several containers have their names in one column, in colour on a
 // terminal.
 func TestLogsOfSeveral(t *testing.T) {

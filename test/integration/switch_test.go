@@ -324,6 +324,25 @@ func TestFolderNames(t *testing.T) {
 		if got := h.Must("exec", path, "hostname"); got != "web" {
 			h.Errorf("exec by the descriptor's path reaches %q", got)
 		}
+		// The folder that the caller is in.
+		for _, args := range [][]string{{"status"}, {"generations"}} {
+			if got := h.Must(args...); !strings.Contains(got, "web") {
+				h.Errorf("%s without a name: %s", args[0], got)
+			}
+		}
+		if r := h.NucInput("hostname\n", "login"); r.Stdout != "web\n" {
+			h.Errorf("login without a name: %s", r)
+		}
+		for _, args := range [][]string{{"diff"}, {"rollback"}} {
+			if r := h.Nuc(args...); r.Code != 1 || !strings.Contains(r.Stderr, "container web: there is no generation before 1") {
+				h.Errorf("without a name: %s", r)
+			}
+		}
+		for _, command := range []string{"status", "login", "rollback", "diff", "generations"} {
+			if r := h.Nuc(command, ""); r.Code == 0 || !strings.Contains(r.Stderr, "not known") {
+				h.Errorf("a name that is empty: %s", r)
+			}
+		}
 		r := h.Nuc("exec", "./elsewhere", "true")
 		if r.Code != 125 || !strings.Contains(r.Stderr, "elsewhere") {
 			h.Errorf("exec by a folder that nothing was started from: want a refusal that names it\n%s", r)

@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"os"
-	"path/filepath"
 
 	"github.com/nix-user-containers/nuc/go/internal/descriptor"
 	"github.com/nix-user-containers/nuc/go/internal/gcroot"
@@ -45,7 +44,7 @@ func (b *buildCommand) Run(c *context) error {
 			if err := os.MkdirAll(container.State, 0o700); err != nil {
 				return fmt.Errorf("state folder: %w", err)
 			}
-			root := filepath.Join(container.State, "built")
+			root := container.BuiltRoot()
 			_ = os.Remove(root)
 			if err := gcroot.Add(root, []string{path}); err != nil {
 				fmt.Fprintln(c.stderr, "nuc: "+printable(err.Error()))
@@ -62,6 +61,14 @@ func here(args []string) []string {
 		return []string{"."}
 	}
 	return args
+}
+
+// hereOr is here for commands of one container.
+func hereOr(arg *string) string {
+	if arg == nil {
+		return "."
+	}
+	return *arg
 }
 
 func (c *context) builder() *project.Builder {

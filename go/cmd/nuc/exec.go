@@ -78,8 +78,8 @@ func environment(given []string) ([]string, error) {
 }
 
 type loginCommand struct {
-	Name string `arg:"" help:"Container."`
-	User string `short:"u" placeholder:"USER" help:"Another user than root."`
+	Name *string `arg:"" name:"name|project" optional:"" help:"Container, or its project's folder; without one, the folder you are in."`
+	User string  `short:"u" placeholder:"USER" help:"Another user than root."`
 }
 
 func (loginCommand) Help() string {
@@ -92,7 +92,7 @@ Examples:
 }
 
 func (l *loginCommand) Run(c *context) error {
-	return c.exec(l.Name, keeper.Exec{User: l.User, Terminal: console.IsTerminal(os.Stdin)})
+	return c.exec(hereOr(l.Name), keeper.Exec{User: l.User, Terminal: console.IsTerminal(os.Stdin)})
 }
 
 // exec runs a command with the caller's standard input, output and error.

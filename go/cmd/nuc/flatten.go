@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os/exec"
 	"slices"
@@ -56,5 +57,11 @@ func compareMaps(a, b map[string]string) []change {
 
 func nixCommand(args ...string) (string, error) {
 	out, err := exec.Command("nix", append([]string{"--extra-experimental-features", "nix-command"}, args...)...).Output()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		if first, _, _ := strings.Cut(strings.TrimSpace(string(exit.Stderr)), "\n"); first != "" {
+			err = errors.New(first)
+		}
+	}
 	return string(out), err
 }

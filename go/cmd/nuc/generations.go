@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -14,7 +15,7 @@ import (
 )
 
 type generationsCommand struct {
-	Name            string  `arg:"" help:"Container."`
+	Name            *string `arg:"" name:"name|project" optional:"" help:"Container, or its project's folder; without one, the folder you are in."`
 	DeleteOlderThan *string `placeholder:"AGE" help:"Delete those that were made longer ago than this, but the current one and the one that runs: 30d, 12h, 2w."`
 	JSON            bool    `name:"json" help:"As JSON."`
 }
@@ -38,7 +39,7 @@ type generation struct {
 }
 
 func (g *generationsCommand) Run(c *context) error {
-	container, err := c.find(g.Name)
+	container, err := c.find(hereOr(g.Name))
 	if err != nil {
 		return err
 	}
@@ -128,10 +129,10 @@ func parseAge(text string) (time.Duration, error) {
 }
 
 type diffCommand struct {
-	Name string `arg:"" help:"Container."`
-	From *int   `arg:"" optional:"" name:"from" help:"Generation to compare; without it, the one before the current one."`
-	To   *int   `arg:"" optional:"" name:"to" help:"Generation to compare it with; without it, the current one."`
-	JSON bool   `name:"json" help:"As JSON."`
+	Name *string `arg:"" name:"name|project" optional:"" help:"Container, or its project's folder; without one, the folder you are in."`
+	From *int    `arg:"" optional:"" name:"from" help:"Generation to compare; without it, the one before the current one."`
+	To   *int    `arg:"" optional:"" name:"to" help:"Generation to compare it with; without it, the current one."`
+	JSON bool    `name:"json" help:"As JSON."`
 }
 
 func (diffCommand) Help() string {
@@ -144,7 +145,7 @@ Examples:
 }
 
 func (d *diffCommand) Run(c *context) error {
-	container, err := c.find(d.Name)
+	container, err := c.find(hereOr(d.Name))
 	if err != nil {
 		return err
 	}
@@ -270,7 +271,7 @@ func compare(a, b *descriptor.Descriptor) changes {
 	if a.System.Toplevel == "" || b.System.Toplevel == "" || a.System.Toplevel == b.System.Toplevel {
 		return ch
 	}
-	ch.Units = compareMaps(units(a.System.Toplevel), units(b.System.Toplevel))
+	ch.Units = withoutWants(compareMaps(units(a.System.Toplevel), units(b.System.Toplevel)))
 	for i := range ch.Units {
 		// Where a unit's file is says nothing to a person.
 		one := &ch.Units[i]
@@ -285,7 +286,8 @@ func compare(a, b *descriptor.Descriptor) changes {
 	return ch
 }
 
-// units maps the names of a NixOS system's units to where they lead.
+// units maps the names of a NixOS system's units, of what is dropped into them
+// and of what they want to where they lead.
 func units(toplevel string) map[string]string {
 	found := map[string]string{}
 	folder := toplevel + "/etc/systemd/system"
@@ -294,11 +296,31 @@ func units(toplevel string) map[string]string {
 		return found
 	}
 	for _, e := range entries {
-		if target, err := os.Readlink(folder + "/" + e.Name()); err == nil {
-			found[e.Name()] = target
+		name := e.Name()
+		if target, err := os.Readlink(folder + "/" + name); err == nil {
+			found[name] = target
+			continue
+		}
+		inner, _ := os.ReadDir(folder + "/" + name)
+		for _, i := range inner {
+			if target, err := os.Readlink(folder + "/" + name + "/" + i.Name()); err == nil {
+				found[name+"/"+i.Name()] = target
+			}
 		}
 	}
 	return found
+}
+
+// withoutWants leaves out what wants a unit that came or went itself.
+func withoutWants(list []change) []change {
+	gone, come := map[string]bool{}, map[string]bool{}
+	for _, one := range list {
+		gone[one.Name], come[one.Name] = one.To == "", one.From == ""
+	}
+	return slices.DeleteFunc(list, func(one change) bool {
+		_, unit, found := strings.Cut(one.Name, "/")
+		return found && (one.To == "" && gone[unit] || one.From == "" && come[unit])
+	})
 }
 
 // packages has Nix compare two closures.

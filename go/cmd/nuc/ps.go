@@ -272,8 +272,8 @@ func stops(l *supervisor.Leases) string {
 }
 
 type statusCommand struct {
-	Name string `arg:"" help:"Container."`
-	JSON bool   `name:"json" help:"As JSON."`
+	Name *string `arg:"" name:"name|project" optional:"" help:"Container, or its project's folder; without one, the folder you are in."`
+	JSON bool    `name:"json" help:"As JSON."`
 }
 
 func (statusCommand) Help() string {
@@ -295,13 +295,13 @@ type detail struct {
 }
 
 func (s *statusCommand) Run(c *context) error {
-	container, err := c.find(s.Name)
+	container, err := c.find(hereOr(s.Name))
 	if err != nil {
 		return err
 	}
 	st := statusOf(container)
 	if st == nil {
-		return fmt.Errorf("container %s: not known", s.Name)
+		return fmt.Errorf("container %s: not known", container.Name)
 	}
 	d := detail{Status: *st, StateFolder: container.State}
 	if st.State == supervisor.Degraded || st.State == supervisor.Running {

@@ -36,7 +36,7 @@ func (r *rmCommand) Run(c *context) error {
 	for _, name := range r.Names {
 		// What was removed without its state is no container any more, but can
 		// still be removed with it.
-		if container := c.folders.Container(name); r.State && name != "" && isName(name) && container.HasState() {
+		if container := c.folders.Container(name); name != "" && isName(name) && (r.State && container.HasState() || container.Built()) {
 			containers = append(containers, container)
 			continue
 		}

@@ -37,6 +37,9 @@ func (s *startCommand) Run(c *context) error {
 	if err != nil {
 		return err
 	}
+	if err := t.anothers(); err != nil {
+		return err
+	}
 	if err := enterScope(t.descriptor.Name); err != nil {
 		return err
 	}

@@ -309,6 +309,9 @@ func (s *switching) live(old *descriptor.Descriptor, source []byte) error {
 		return err
 	}
 	if s.number == s.before {
+		if err := s.settle(); err != nil { // another project may say the same
+			return err
+		}
 		fmt.Fprintf(s.c.stdout, "%s: nothing changed, generation %d\n", name, s.before)
 		return nil
 	}
@@ -538,10 +541,29 @@ func parseUnits(out string) map[string]unitState {
 
 // report says what became of the units.
 func (s *switching) report(before, after map[string]unitState) {
+	for _, list := range becameOf(before, after) {
+		if len(list.units) > 0 {
+			fmt.Fprintf(s.c.stdout, "%s: %s: %s\n", s.t.descriptor.Name, list.what, printable(strings.Join(list.units, ", ")))
+		}
+	}
+}
+
+// unitList is units of which one thing is to be said.
+type unitList struct {
+	what  string
+	units []string
+}
+
+// isUpOrComing tells a unit that does its work, or is about to.
+func (u unitState) isUpOrComing() bool {
+	return u.active == "active" || u.active == "activating" || u.active == "reloading"
+}
+
+func becameOf(before, after map[string]unitState) []unitList {
 	var started, stopped, restarted, failed []string
 	for id, now := range after {
-		was, up := before[id], now.active == "active" || now.active == "activating"
-		wasUp := was.active == "active" || was.active == "activating"
+		was := before[id]
+		up, wasUp := now.isUpOrComing(), was.isUpOrComing()
 		switch {
 		case now.active == "failed" && was != now:
 			failed = append(failed, id)
@@ -554,25 +576,21 @@ func (s *switching) report(before, after map[string]unitState) {
 		}
 	}
 	for id, was := range before {
-		if _, there := after[id]; !there && was.active == "active" {
+		if _, there := after[id]; !there && was.isUpOrComing() {
 			stopped = append(stopped, id)
 		}
 	}
-	for _, list := range []struct {
-		what  string
-		units []string
-	}{{"started", started}, {"restarted", restarted}, {"stopped", stopped}, {"failed", failed}} {
-		if len(list.units) > 0 {
-			slices.Sort(list.units)
-			fmt.Fprintf(s.c.stdout, "%s: %s: %s\n", s.t.descriptor.Name, list.what, printable(strings.Join(list.units, ", ")))
-		}
+	lists := []unitList{{"started", started}, {"restarted", restarted}, {"stopped", stopped}, {"failed", failed}}
+	for _, list := range lists {
+		slices.Sort(list.units)
 	}
+	return lists
 }
 
 type rollbackCommand struct {
-	Name    string `arg:"" help:"Container."`
-	To      *int   `placeholder:"N" help:"This generation instead of the one before the current one."`
-	Restart bool   `help:"Restart the container if something changed that can't be changed live."`
+	Name    *string `arg:"" name:"name|project" optional:"" help:"Container, or its project's folder; without one, the folder you are in."`
+	To      *int    `placeholder:"N" help:"This generation instead of the one before the current one."`
+	Restart bool    `help:"Restart the container if something changed that can't be changed live."`
 }
 
 func (rollbackCommand) Help() string {
@@ -584,7 +602,7 @@ Examples:
 }
 
 func (r *rollbackCommand) Run(c *context) error {
-	container, err := c.find(r.Name)
+	container, err := c.find(hereOr(r.Name))
 	if err != nil {
 		return err
 	}

@@ -41,6 +41,30 @@ func (t *target) originText() []byte {
 	return text
 }
 
+// anothers refuses a container that came from another project: the two would have
+// one root file system, and each switch would be the other's.
+func (t *target) anothers() error {
+	kept := origin(t.container)
+	if kept == nil || t.origin == nil || !project.Elsewhere(*kept, *t.origin) {
+		return nil
+	}
+	name, place := t.descriptor.Name, t.origin.Place()
+	takeOver := place
+	if t.origin.Name != "" {
+		takeOver += "#" + t.origin.Name
+	}
+	return fmt.Errorf("container %s: is that of %s, and %s has one of that name as well: give one of them another name, remove the old one with `nuc rm %s`, or have it taken over with `nuc switch %s`",
+		name, kept.Place(), place, name, takeOver)
+}
+
+func noneAnothers(targets []*target) error {
+	var errs []error
+	for _, t := range targets {
+		errs = append(errs, t.anothers())
+	}
+	return errors.Join(errs...)
+}
+
 // load finds the one descriptor behind an argument.
 func (c *context) load(arg, nixpkgs string) (*target, error) {
 	targets, err := c.loadAll([]string{arg}, nixpkgs)

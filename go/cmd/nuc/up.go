@@ -42,6 +42,9 @@ func (u *upCommand) Run(c *context) error {
 	if err != nil {
 		return err
 	}
+	if err := noneAnothers(targets); err != nil {
+		return err
+	}
 	o := startOptions{wait: u.Wait, timeout: u.Timeout}
 	if o.lease, o.leased, err = u.leaseFlags.open(); err != nil {
 		return err

@@ -47,12 +47,16 @@ func Add(link string, paths []string) error {
 // Remove removes the links that Add made; Nix forgets them at its next
 // collection.
 func Remove(link string) error {
-	more, err := filepath.Glob(link + "-*")
-	if err != nil {
+	folder, name := filepath.Split(link)
+	entries, err := os.ReadDir(filepath.Clean(folder))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	for _, l := range append(more, link) {
-		if err := os.Remove(l); err != nil && !errors.Is(err, os.ErrNotExist) {
+	for _, e := range entries {
+		if e.Name() != name && !strings.HasPrefix(e.Name(), name+"-") {
+			continue
+		}
+		if err := os.Remove(filepath.Join(folder, e.Name())); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
 	}

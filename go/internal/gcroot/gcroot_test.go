@@ -33,7 +33,11 @@ func TestAddWithoutNix(t *testing.T) {
 }
 
 func TestRemove(t *testing.T) {
-	link := filepath.Join(t.TempDir(), "1.root")
+	// No pattern for names, but a folder's own one.
+	link := filepath.Join(t.TempDir(), "a[b]*", "1.root")
+	if err := os.Mkdir(filepath.Dir(link), 0o700); err != nil {
+		t.Fatal(err)
+	}
 	for _, name := range []string{link, link + "-2", link + "-3", filepath.Dir(link) + "/11.root"} {
 		if err := os.Symlink("/nix/store/x", name); err != nil {
 			t.Fatal(err)

@@ -140,6 +140,18 @@ func (c Container) Exists() bool {
 	return isFolder(filepath.Join(c.State, generations)) || c.LastExit() != nil
 }
 
+// Built tells whether nuc build keeps a descriptor for the container, which need
+// not have been started.
+func (c Container) Built() bool {
+	_, err := os.Lstat(filepath.Join(c.State, built))
+	return err == nil
+}
+
+// BuiltRoot is the link that keeps what nuc build built from being collected.
+func (c Container) BuiltRoot() string { return filepath.Join(c.State, built) }
+
+const built = "built"
+
 // HasState tells whether the container has a state folder: what was removed
 // without its state has one, and exists no more.
 func (c Container) HasState() bool { return isFolder(c.State) }

@@ -18,7 +18,7 @@ const removed = ".removed-"
 // Forget removes what nuc knows of the container and keeps its root file
 // system. The caller holds the lock.
 func (c Container) Forget() error {
-	for _, name := range []string{"current", "current.new", "exit.json", "origin.json", "supervisor.log", "built"} {
+	for _, name := range []string{"current", "current.new", "exit.json", "origin.json", "supervisor.log", built} {
 		if err := os.Remove(filepath.Join(c.State, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("state folder: %w", err)
 		}
