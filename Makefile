@@ -42,7 +42,7 @@ test: ## everything that CI runs
 test-unit $(suites): build
 
 test-unit: ## the Go packages' own tests, with the race detector
-	CGO_ENABLED=1 $(go) test -race ./go/... ./test/harness/... ./test/leaktest/...
+	CGO_ENABLED=1 $(go) test -race ./go/... ./test/harness/... ./test/jail/... ./test/leaktest/...
 
 $(suites): test-%:
 	test/$*/run

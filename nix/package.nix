@@ -26,7 +26,8 @@ buildGoModule {
       ./lib
       ./modules
       ./package.nix
-      # The packages' tests import it.
+      # The packages' tests import them.
+      ../test/jail
       ../test/leaktest
     ];
   };

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/moby/sys/user"
@@ -96,20 +97,16 @@ func environment(a account, added []string) []string {
 	if a.Name != "" {
 		env = append(env, "USER="+a.Name, "LOGNAME="+a.Name)
 	}
-	for _, e := range added {
+	env = append(env, added...)
+	// The last of a name stands, where it is. There may be a million of them.
+	kept, seen := make([]string, 0, len(env)), make(map[string]bool, len(env))
+	for _, e := range slices.Backward(env) {
 		name, _, _ := strings.Cut(e, "=")
-		env = without(env, name+"=")
-		env = append(env, e)
-	}
-	return env
-}
-
-func without(env []string, prefix string) []string {
-	kept := env[:0]
-	for _, e := range env {
-		if !strings.HasPrefix(e, prefix) {
+		if !seen[name] {
+			seen[name] = true
 			kept = append(kept, e)
 		}
 	}
+	slices.Reverse(kept)
 	return kept
 }

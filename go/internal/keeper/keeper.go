@@ -36,7 +36,9 @@ type keeper struct {
 	fixedNetwork bool
 	table        *nft.Table
 	booted       sync.WaitGroup
-	dying        bool
+	// occupied is from a boot's request until its end: a keeper has one init.
+	occupied bool
+	dying    bool
 }
 
 // Main is the keeper's life. It returns when the supervisor is gone and so is
@@ -71,6 +73,11 @@ func Main() error {
 	leave := false
 	for !leave {
 		m, err := self.Conn.Receive()
+		if errors.Is(err, seqpacket.ErrDropped) {
+			// The supervisor hands on what clients send. Who waits for an answer
+			// sees the end of it.
+			continue
+		}
 		if err != nil {
 			break
 		}
@@ -122,16 +129,19 @@ func (k *keeper) serve(m *seqpacket.Message, netErr error) (leave bool) {
 	if err == nil && netErr != nil {
 		err = netErr
 	}
+	// In the background, all of it: nobody may be reading the answer.
 	switch {
 	case err != nil:
-		k.refuse(reply, m, err)
+		go k.refuse(reply, m, err)
+	case r.Op == OpBoot && r.Boot != nil && !k.occupy():
+		go k.refuse(reply, m, errors.New("the container's init is up already"))
 	case r.Op == OpBoot && r.Boot != nil:
 		k.booted.Add(1)
 		go k.boot(reply, r.Boot, m)
 	case r.Op == OpExec && r.Exec != nil && (len(m.FDs) == 4 || len(m.FDs) == 5):
 		go k.exec(reply, r.Exec, m)
 	case r.Op != OpExec && len(m.FDs) > 1:
-		k.refuse(reply, m, fmt.Errorf("request %q takes no file descriptors", r.Op))
+		go k.refuse(reply, m, fmt.Errorf("request %q takes no file descriptors", r.Op))
 	case r.Op == OpSockets && r.Sockets != nil:
 		m.Close()
 		go k.open(reply, func() ([]*os.File, error) { return makeSockets(r.Sockets) })
@@ -151,7 +161,7 @@ func (k *keeper) serve(m *seqpacket.Message, netErr error) (leave bool) {
 		m.Close()
 		go k.open(reply, func() ([]*os.File, error) { return nil, k.limit(r.Limit) })
 	default:
-		k.refuse(reply, m, fmt.Errorf("request %q is not understood: the running nuc is of another version; restart the container", r.Op))
+		go k.refuse(reply, m, fmt.Errorf("request %q is not understood: the running nuc is of another version; restart the container", r.Op))
 	}
 	return false
 }
@@ -160,6 +170,17 @@ func (k *keeper) refuse(reply *seqpacket.Conn, m *seqpacket.Message, err error) 
 	m.Close()
 	_ = reply.Send(Reply{Kind: Failed, Error: err.Error(), Status: 125})
 	reply.Close()
+}
+
+// occupy tells whether an init may be booted.
+func (k *keeper) occupy() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.occupied {
+		return false
+	}
+	k.occupied = true
+	return true
 }
 
 // boot starts init and stays until it ends. The thread is locked all the while
@@ -171,11 +192,17 @@ func (k *keeper) boot(reply *seqpacket.Conn, b *Boot, m *seqpacket.Message) {
 	runtime.LockOSThread()
 	pid, files, err := k.startInit(b, m)
 	if err != nil {
+		k.mu.Lock()
+		k.occupied = false
+		k.mu.Unlock()
 		_ = reply.Send(Reply{Kind: Failed, Error: err.Error(), Status: 125})
 		return
 	}
 	pidfd := files[0]
-	_ = reply.Send(Reply{Kind: Started}, files...)
+	if reply.Send(Reply{Kind: Started}, files...) != nil {
+		// Nobody has its console, or will know of its end.
+		_ = unix.PidfdSendSignal(int(pidfd.Fd()), unix.SIGKILL, nil, 0)
+	}
 	for _, f := range files[1:] {
 		f.Close()
 	}
@@ -188,6 +215,7 @@ func (k *keeper) boot(reply *seqpacket.Conn, b *Boot, m *seqpacket.Message) {
 		}
 	}
 	k.payload, k.devpts = nil, nil
+	k.occupied = false
 	k.mu.Unlock()
 	if err != nil {
 		_ = reply.Send(Reply{Kind: Failed, Error: err.Error(), Status: 125})

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nix-user-containers/nuc/go/internal/seqpacket"
+	"github.com/nix-user-containers/nuc/test/jail"
 	"github.com/nix-user-containers/nuc/test/leaktest"
 )
 
@@ -24,7 +25,21 @@ import (
 // and may change its root, as a thread does that enters a container.
 const within = "KEEPER_TEST_WITHIN"
 
-func TestMain(m *testing.M) { leaktest.Main(m) }
+// TestMain is the keeper and its containers' first process as well, as with nuc
+// itself.
+func TestMain(m *testing.M) {
+	if role := map[string]func() error{RoleKeeper: Main, RoleInit: InitMain}[os.Args[0]]; role != nil {
+		if role() != nil {
+			os.Exit(1)
+		}
+		return
+	}
+	jail.Enter()
+	if jail.Inside() {
+		os.Exit(m.Run())
+	}
+	leaktest.Main(m)
+}
 
 // outside runs the calling test in a user namespace. It tells whether that was
 // done, and there is nothing else to do.
@@ -242,6 +257,13 @@ func TestEnvironment(t *testing.T) {
 	want := []string{"PATH=" + defaultPath, "SHELL=/bin/zsh", "container=nuc", "USER=alice", "LOGNAME=alice", "HOME=/other", "LANG=C.UTF-8", "PATHS=1"}
 	if !slices.Equal(got, want) {
 		t.Errorf("%q, want %q", got, want)
+	}
+	many := make([]string, 500_000)
+	for i := range many {
+		many[i] = fmt.Sprintf("V%d=", i/2)
+	}
+	if got := environment(a, many); len(got) != 6+len(many)/2 {
+		t.Errorf("%d of %d variables, each twice, are left", len(got), len(many))
 	}
 	if got := environment(account{Home: "/"}, nil); slices.ContainsFunc(got, func(e string) bool { return strings.HasPrefix(e, "USER=") }) {
 		t.Errorf("a user without name has one: %q", got)

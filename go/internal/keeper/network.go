@@ -1,6 +1,7 @@
 package keeper
 
 import (
+	"fmt"
 	"os"
 
 	"github.com/nix-user-containers/nuc/go/internal/nft"
@@ -22,6 +23,9 @@ func namespaces() ([]*os.File, error) {
 
 // limit replaces the rules for what leaves the container's network.
 func (k *keeper) limit(l *Limit) error {
+	if len(l.Rules) > MaxRules {
+		return fmt.Errorf("%d rules for the container's network: at most %d can be kept", len(l.Rules), MaxRules)
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.table == nil {

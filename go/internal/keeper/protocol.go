@@ -152,6 +152,10 @@ type Dial struct {
 	Path string `json:"path"`
 }
 
+// MaxRules bounds Limit.Rules. The kernel takes fewer at once, by the size of a
+// socket's buffer.
+const MaxRules = 4096
+
 // Limit is what may leave the container's network, in full.
 type Limit struct {
 	Rules []nft.Rule `json:"rules"`

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nix-user-containers/nuc/go/internal/descriptor"
+	"github.com/nix-user-containers/nuc/test/jail"
 	"github.com/nix-user-containers/nuc/test/leaktest"
 )
 
@@ -25,7 +26,8 @@ import (
 const within = "ROOTFS_TEST_WITHIN"
 
 func TestMain(m *testing.M) {
-	if os.Getenv(within) != "" {
+	jail.Enter()
+	if jail.Inside() || os.Getenv(within) != "" {
 		os.Exit(m.Run()) // what is opened goes with the execve of a container's init
 	}
 	leaktest.Main(m)
@@ -66,7 +68,7 @@ type place struct {
 	tree      tree
 }
 
-func newPlace(t *testing.T) *place {
+func newPlace(t testing.TB) *place {
 	t.Helper()
 	dir := t.TempDir()
 	p := &place{dir: dir, root: filepath.Join(dir, "root")}
@@ -97,7 +99,7 @@ func newPlace(t *testing.T) *place {
 }
 
 // neighbours lists what is next to the root, with contents.
-func (p *place) neighbours(t *testing.T) []string {
+func (p *place) neighbours(t testing.TB) []string {
 	t.Helper()
 	var found []string
 	err := filepath.WalkDir(p.dir, func(path string, e fs.DirEntry, err error) error {
@@ -122,7 +124,7 @@ func (p *place) neighbours(t *testing.T) []string {
 }
 
 // mountPoints lists the process's, in their order.
-func mountPoints(t *testing.T) []string {
+func mountPoints(t testing.TB) []string {
 	t.Helper()
 	data, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
@@ -130,12 +132,12 @@ func mountPoints(t *testing.T) []string {
 	}
 	var points []string
 	for line := range strings.Lines(string(data)) {
-		points = append(points, strings.Fields(line)[4])
+		points = append(points, strings.Split(line, " ")[4]) // a path may hold other blanks
 	}
 	return points
 }
 
-func openSource(t *testing.T, path string) int {
+func openSource(t testing.TB, path string) int {
 	t.Helper()
 	fd, err := openPath(path)
 	if err != nil {

@@ -27,6 +27,10 @@ const (
 // ErrTooLarge is returned for a message of more than MaxMessage bytes.
 var ErrTooLarge = errors.New("message is larger than 8 MiB")
 
+// ErrDropped is what Receive returns for a message that it refuses. The
+// connection goes on.
+var ErrDropped = errors.New("message was dropped")
+
 // Conn is one end of a connection.
 type Conn struct {
 	c *net.UnixConn
@@ -43,9 +47,11 @@ func FromFile(f *os.File) (*Conn, error) {
 		return nil, err
 	}
 	u, ok := c.(*net.UnixConn)
-	if !ok {
+	// Of another kind, messages would be cut anywhere, and none end when the peer
+	// does.
+	if !ok || c.LocalAddr().Network() != "unixpacket" {
 		c.Close()
-		return nil, fmt.Errorf("fd %d is no unix socket", f.Fd())
+		return nil, errors.New("is no unix socket of type SOCK_SEQPACKET")
 	}
 	return New(u), nil
 }
@@ -173,7 +179,8 @@ func (c *Conn) SendRaw(data []byte, files ...*os.File) error {
 	return err
 }
 
-// Receive waits for a message. It returns io.EOF when the peer is gone.
+// Receive waits for a message. It returns io.EOF when the peer is gone, and
+// ErrDropped with the reason for a message that is not one.
 func (c *Conn) Receive() (*Message, error) {
 	buf := make([]byte, maxInline)
 	oob := make([]byte, unix.CmsgSpace((MaxFDs+1)*4))
@@ -193,20 +200,19 @@ func (c *Conn) Receive() (*Message, error) {
 		m.Close()
 		return nil, io.EOF
 	case flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0:
-		m.Close()
-		return nil, ErrTooLarge
+		err = ErrTooLarge
 	}
 	m.Data = buf[:n]
-	if n == 1 && buf[0] == large {
-		if m.Data, err = readLarge(m); err != nil {
-			m.Close()
-			return nil, err
-		}
+	if err == nil && n == 1 && buf[0] == large {
+		m.Data, err = readLarge(m)
 	}
 	// The room for control data is rounded up, so that more may have come.
-	if len(m.FDs) > MaxFDs {
+	if err == nil && len(m.FDs) > MaxFDs {
+		err = ErrTooLarge
+	}
+	if err != nil {
 		m.Close()
-		return nil, ErrTooLarge
+		return nil, fmt.Errorf("%w: %w", ErrDropped, err)
 	}
 	return m, nil
 }
