@@ -9,7 +9,9 @@ let
     elem
     filter
     foldl'
+    match
     ;
+  portOr = default: line: if line.port or null == null then default else line.port;
   unique = foldl' (seen: port: if elem port seen then seen else seen ++ [ port ]) [ ];
 in
 {
@@ -29,7 +31,8 @@ in
     in
     [ (cfg.settings.port or cfg.port or 5432) ];
 
-  # `listen` of each virtual host, or what nginx.nix takes where it is empty.
+  # `listen` of each virtual host, or what nginx.nix makes of the other options
+  # where it is empty. Unix sockets have no port.
   nginx =
     config:
     let
@@ -40,16 +43,35 @@ in
         host:
         let
           onlySSL = host.onlySSL or false;
-          ssl = onlySSL || (host.addSSL or false) || (host.forceSSL or false);
-          # An address without a port stands for the default ones.
-          declared = filter (l: (l.port or null) != null) (host.listen or [ ]);
+          hasSSL = onlySSL || (host.addSSL or false) || (host.forceSSL or false);
+          wantsSSL = hasSSL || (host.rejectSSL or false);
+          addresses =
+            if host.listenAddresses or [ ] != [ ] then
+              host.listenAddresses
+            else
+              cfg.defaultListenAddresses or [ "0.0.0.0" ];
+          lines =
+            if cfg.defaultListen or [ ] != [ ] then cfg.defaultListen else map (addr: { inherit addr; }) addresses;
+          # A line stands for both ports, unless it says whether it is for SSL.
+          both =
+            line:
+            let
+              ssl = line.ssl or null;
+              here = default: [ (line // { port = portOr default line; }) ];
+            in
+            (if wantsSSL && ssl != false then here secure else [ ])
+            ++ (if !onlySSL && ssl != true then here plain else [ ]);
+          # nginx' own default where `listen` gives an address alone.
+          declared = map (line: line // { port = portOr 80 line; }) (host.listen or [ ]);
         in
-        if declared != [ ] then
-          map (l: l.port) declared
-        else
-          (if onlySSL then [ ] else [ plain ]) ++ (if ssl then [ secure ] else [ ]);
+        map (line: line.port) (
+          filter (line: match "unix:.*" (line.addr or "") == null) (
+            if declared != [ ] then declared else concatMap both lines
+          )
+        );
+      status = if cfg.statusPage or false then [ plain ] else [ ];
     in
-    unique (concatMap of (attrValues cfg.virtualHosts));
+    unique (concatMap of (attrValues cfg.virtualHosts) ++ status);
 
   # Servers of 22.05 and later; a port of 0 is none.
   redis =

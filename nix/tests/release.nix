@@ -39,7 +39,6 @@ let
       (declared
         [
           "boot.extraModulePackages"
-          "boot.kernelModules"
           "environment.defaultPackages"
           "swapDevices"
           "systemd.packages"
@@ -50,7 +49,6 @@ let
       )
       (declared
         [
-          "boot.kernel.sysctl"
           "environment.variables"
           "fileSystems"
           "networking.hosts"
@@ -63,6 +61,32 @@ let
       )
       {
         assertions = mkOption { type = types.listOf types.raw; };
+        # As kernel.nix and sysctl.nix declare them.
+        boot.kernelModules = mkOption {
+          type = types.coercedTo (types.listOf types.str) (list: lib.genAttrs list (_: true)) (
+            types.attrsOf types.bool
+          );
+          default = { };
+          apply = modules: lib.attrNames (lib.filterAttrs (_: on: on) modules);
+        };
+        boot.kernel.sysctl = mkOption {
+          type = types.submodule {
+            freeformType = types.attrsOf (
+              types.nullOr (
+                types.oneOf [
+                  types.bool
+                  types.int
+                  types.str
+                ]
+              )
+            );
+            options."vm.max_map_count" = mkOption {
+              type = types.nullOr types.ints.unsigned;
+              default = null;
+            };
+          };
+          default = { };
+        };
         boot.nixStoreMountOpts = mkOption {
           type = types.listOf types.str;
           default = [ "ro" ];
@@ -140,6 +164,14 @@ let
     };
   config = module: (evaluate module).config;
   plain = config { };
+  # What an assertion's message names between two of its words.
+  refused =
+    before: after: module:
+    let
+      messages = map (a: a.message) (lib.filter (a: !a.assertion) (config module).assertions);
+      named = map (lib.removePrefix "nuc: ${before}") (lib.filter (lib.hasPrefix "nuc: ${before}") messages);
+    in
+    lib.concatMap (text: lib.splitString ", " (lib.head (lib.splitString after text))) named;
   rootOwned = module: map (p: "${p}") (config module).nuc.rootOwnedPackages;
 in
 {
@@ -286,6 +318,65 @@ in
         "nuc: nuc.handOver: there is no systemd.sockets.web."
       ]
       (map (a: a.message) (lib.filter (a: !a.assertion) (config { nuc.handOver = [ "web" ]; }).assertions));
+
+  kernelModules =
+    expect
+      {
+        list = [ "wireguard" ];
+        set = [ "wireguard" ];
+        off = [ ];
+        forcedOff = [ ];
+        ofTheHost = [ ];
+        onUse = [ ];
+      }
+      (
+        lib.mapAttrs
+          (_: module: refused "boot.kernelModules can't be loaded in a container: " ": load them" module)
+          {
+            list.boot.kernelModules = [
+              "wireguard"
+              "tun"
+            ];
+            set.boot.kernelModules = {
+              wireguard = true;
+              dummy = false;
+            };
+            off.boot.kernelModules.wireguard = false;
+            forcedOff.imports = [
+              { boot.kernelModules = [ "wireguard" ]; }
+              { boot.kernelModules.wireguard = lib.mkForce false; }
+            ];
+            ofTheHost = {
+              boot.kernelModules.wireguard = true;
+              nuc.host.kernelModules = [ "wireguard" ];
+            };
+            onUse.boot.kernelModules.overlay = true;
+          }
+      );
+  sysctls =
+    expect
+      {
+        plain = [ "vm.swappiness" ];
+        none = [ ];
+        forcedOff = [ ];
+        declared = [ ];
+        declaredAndSet = [ "vm.max_map_count" ];
+        own = [ ];
+      }
+      (
+        lib.mapAttrs (_: module: refused "boot.kernel.sysctl can't be set in a container: " ": set them" module)
+          {
+            plain.boot.kernel.sysctl."vm.swappiness" = 10;
+            none.boot.kernel.sysctl."vm.swappiness" = null;
+            forcedOff.imports = [
+              { boot.kernel.sysctl."vm.swappiness" = 10; }
+              { boot.kernel.sysctl."vm.swappiness" = lib.mkForce null; }
+            ];
+            declared.boot.kernel.sysctl."vm.max_map_count" = null;
+            declaredAndSet.boot.kernel.sysctl."vm.max_map_count" = 262144;
+            own.boot.kernel.sysctl."net.core.somaxconn" = 512;
+          }
+      );
 
   descriptor = expect "web" (builtins.fromJSON plain.nuc.descriptor).name;
   assertions = expect [ ] (map (a: a.message) (lib.filter (a: !a.assertion) plain.assertions));

@@ -516,6 +516,122 @@ in
     8081
     80
   ] (nuc.ports.nginx config);
+  nginxPortsLikeTheModule =
+    let
+      of = nginx: nuc.ports.nginx { services = { inherit nginx; }; };
+      one = host: of { virtualHosts.a = host; };
+      unix = {
+        addr = "unix:/run/a.sock";
+        port = null;
+      };
+      bare = {
+        addr = "127.0.0.1";
+        port = null;
+      };
+    in
+    expect
+      {
+        none = [ ];
+        unix = [ ];
+        unixOfAll = [ ];
+        unixAddress = [ ];
+        beside = [
+          80
+          8443
+        ];
+        bareOfListen = [ 80 ];
+        rejected = [
+          443
+          80
+        ];
+        onlyRejected = [ 443 ];
+        defaultListen = [
+          8443
+          8080
+        ];
+        bothOfDefaultListen = [
+          4443
+          8080
+        ];
+        sslOfNoSSL = [ ];
+        status = [ 8080 ];
+        disabledPort = [ 8081 ];
+      }
+      {
+        none = of { virtualHosts = { }; };
+        unix = one { listen = [ unix ]; };
+        unixOfAll = of {
+          virtualHosts.a = { };
+          defaultListen = [ unix ];
+        };
+        unixAddress = one { listenAddresses = [ "unix:/run/a.sock" ]; };
+        beside = one {
+          listen = [
+            unix
+            bare
+            {
+              addr = "[::]";
+              port = 8443;
+              ssl = true;
+            }
+          ];
+        };
+        # nginx itself knows nothing of the module's default.
+        bareOfListen = of {
+          defaultHTTPListenPort = 8080;
+          virtualHosts.a.listen = [ bare ];
+        };
+        rejected = one { rejectSSL = true; };
+        onlyRejected = one {
+          onlySSL = true;
+          rejectSSL = true;
+        };
+        defaultListen = of {
+          virtualHosts.a.addSSL = true;
+          defaultListen = [
+            {
+              addr = "0.0.0.0";
+              port = 8443;
+              ssl = true;
+            }
+            {
+              addr = "0.0.0.0";
+              port = 8080;
+              ssl = false;
+            }
+          ];
+        };
+        bothOfDefaultListen = of {
+          defaultHTTPListenPort = 8080;
+          defaultSSLListenPort = 4443;
+          virtualHosts.a.forceSSL = true;
+          defaultListen = [
+            {
+              addr = "0.0.0.0";
+              port = null;
+              ssl = null;
+            }
+          ];
+        };
+        sslOfNoSSL = of {
+          virtualHosts.a = { };
+          defaultListen = [
+            {
+              addr = "0.0.0.0";
+              ssl = true;
+            }
+          ];
+        };
+        status = of {
+          statusPage = true;
+          defaultHTTPListenPort = 8080;
+          virtualHosts = { };
+        };
+        disabledPort = of {
+          defaultHTTPListenPort = 8081;
+          virtualHosts.a.listenAddresses = [ "127.0.0.1" ];
+        };
+      };
   redisPorts = expect [ 6379 ] (nuc.ports.redis config);
   opensshPorts = expect [
     22

@@ -33,8 +33,16 @@ let
     "tun"
     "veth"
   ];
+  # A list, or a set of booleans by name since 25.11; what is not in the end was
+  # switched off again.
+  namesOf = value: if lib.isList value then value else lib.attrNames value;
+  loaded =
+    let
+      all = config.boot.kernelModules;
+    in
+    if lib.isList all then all else lib.attrNames (lib.filterAttrs (_: on: on) all);
   modules = lib.subtractLists (loadedOnUse ++ cfg.host.kernelModules) (
-    lib.concatLists (meant options.boot.kernelModules)
+    lib.intersectLists loaded (lib.concatMap namesOf (meant options.boot.kernelModules))
   );
 
   # What belongs to the container's own network, ipc, uts and user namespace.
@@ -50,7 +58,9 @@ let
       "net."
       "user.max_"
     ];
-  sysctls = lib.filter (name: !isOwn name && !lib.elem name cfg.host.sysctls) (
+  # null leaves a sysctl as it is.
+  isSet = name: config.boot.kernel.sysctl.${name} or null != null;
+  sysctls = lib.filter (name: isSet name && !isOwn name && !lib.elem name cfg.host.sysctls) (
     lib.unique (lib.concatMap lib.attrNames (meant options.boot.kernel.sysctl))
   );
 
