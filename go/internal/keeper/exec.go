@@ -22,6 +22,10 @@ import (
 // children takes no processes (cgroups(7), "no internal processes").
 const execLeaf = "nuc-exec"
 
+// maxCommands bounds the commands of exec that run at a time: Go ends a process
+// that has 10,000 threads.
+const maxCommands = 1000
+
 // Exit statuses of commands that could not be run, as a shell gives them.
 const (
 	statusNuc           = 125
@@ -47,6 +51,12 @@ type process struct {
 // exec runs a command in the container and reports how it ended.
 func (k *keeper) exec(reply *seqpacket.Conn, e *Exec, m *seqpacket.Message) {
 	defer reply.Close()
+	defer k.commands.Add(-1)
+	if k.commands.Add(1) > maxCommands {
+		m.Close()
+		_ = reply.Send(Reply{Kind: Failed, Error: fmt.Sprintf("%d commands run in it already: end some", maxCommands), Status: statusNuc})
+		return
+	}
 	// Never unlocked: the thread is in the container's namespaces and ends with
 	// this goroutine.
 	runtime.LockOSThread()
@@ -204,6 +214,9 @@ func enter(init *os.File, fixedNetwork, unfiltered bool) error {
 		return err
 	}
 	if err := limitThread(fixedNetwork, unfiltered); err != nil {
+		return err
+	}
+	if err := userns.LeaveKeyring(); err != nil {
 		return err
 	}
 	unix.Umask(0o022)

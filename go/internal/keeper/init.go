@@ -74,6 +74,9 @@ func becomeInit(conn *seqpacket.Conn, listeners int) error {
 	if err := limitThread(b.FixedNetwork, b.Unfiltered); err != nil {
 		return err
 	}
+	if err := userns.LeaveKeyring(); err != nil {
+		return err
+	}
 	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
 		return os.NewSyscallError("prctl PR_SET_PDEATHSIG", err)
 	}

@@ -9,6 +9,7 @@ import (
 	"runtime/debug"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"unsafe"
 
@@ -38,6 +39,8 @@ type keeper struct {
 	booted       sync.WaitGroup
 	// occupied is from a boot's request until its end: a keeper has one init.
 	occupied bool
+	// commands counts those that run: each has a thread.
+	commands atomic.Int32
 	dying    bool
 }
 

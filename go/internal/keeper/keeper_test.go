@@ -471,6 +471,45 @@ func TestServeTakesNoFiles(t *testing.T) {
 	}
 }
 
+// TestCommandsAreBounded: one more than may run is refused, and its files closed.
+func TestCommandsAreBounded(t *testing.T) {
+	k := &keeper{}
+	k.commands.Store(maxCommands)
+	conn, peer, err := seqpacket.Pair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	kept, given, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer kept.Close()
+	data, err := json.Marshal(Request{Op: OpExec, Exec: &Exec{Arguments: []string{"true"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	k.serve(&seqpacket.Message{Data: data, FDs: []*os.File{peer, given, nil, nil}}, nil)
+	m, err := conn.Receive()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	var reply Reply
+	if err := m.Decode(&reply); err != nil || reply.Kind != Failed || !strings.Contains(reply.Error, "1000 commands") {
+		t.Errorf("%+v, %v", reply, err)
+	}
+	if n, err := kept.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+		t.Errorf("its files are open: %d, %v", n, err)
+	}
+	if _, err := conn.Receive(); err != io.EOF {
+		t.Error(err)
+	}
+	if n := k.commands.Load(); n != maxCommands {
+		t.Errorf("%d commands are counted", n)
+	}
+}
+
 func TestPassable(t *testing.T) {
 	r, w, err := os.Pipe()
 	if err != nil {

@@ -4,8 +4,10 @@
 // in its network on the supervisor's behalf.
 //
 // The whole protocol. All of it are JSON messages over SOCK_SEQPACKET, with
-// descriptors in brackets. The supervisor's end of "requests" closing means
-// that the supervisor is gone: the keeper then kills init, waits for it, sweeps
+// descriptors in brackets; seqpacket.MaxMessage and MaxFDs bound them. Requests
+// come from the supervisor, whose own socket only the user and root get to
+// (seqpacket.Accept). The supervisor's end of "requests" closing means that the
+// supervisor is gone: the keeper then kills init, waits for it, sweeps
 // what the supervisor left (Guard) and ends.
 //
 //	supervisor            requests                          keeper

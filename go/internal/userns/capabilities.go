@@ -23,11 +23,9 @@ var withheld = [...]uintptr{
 var network = [...]uintptr{unix.CAP_NET_ADMIN, unix.CAP_NET_RAW}
 
 // LimitThread takes the withheld capabilities out of the calling thread's
-// bounding set, clears what an exec would carry over (the ambient and
-// inheritable sets), and leaves the caller's session keyring for a new one
-// (keyctl(2)), whose keys a container must not read. The thread must be
-// locked; its children inherit all of it. With fixedNetwork, the rights over the
-// network are withheld too.
+// bounding set and clears what an exec would carry over (the ambient and
+// inheritable sets). The thread must be locked; its children inherit all of it.
+// With fixedNetwork, the rights over the network are withheld too.
 func LimitThread(fixedNetwork bool) error {
 	drop := withheld[:]
 	if fixedNetwork {
@@ -47,11 +45,5 @@ func LimitThread(fixedNetwork bool) error {
 		return os.NewSyscallError("capget", err)
 	}
 	data[0].Inheritable, data[1].Inheritable = 0, 0
-	if err := unix.Capset(&header, &data[0]); err != nil {
-		return os.NewSyscallError("capset", err)
-	}
-	// Kernels without CONFIG_KEYS and seccomp filters of outer containers
-	// refuse; then there is no keyring to inherit.
-	_, _ = unix.KeyctlJoinSessionKeyring("")
-	return nil
+	return os.NewSyscallError("capset", unix.Capset(&header, &data[0]))
 }

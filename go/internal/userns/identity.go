@@ -1,6 +1,7 @@
 package userns
 
 import (
+	"fmt"
 	"os"
 	"unsafe"
 
@@ -20,7 +21,13 @@ func BecomeUser(uid, gid int, groups []uint32) error {
 		list = unsafe.Pointer(&groups[0])
 	}
 	// Not the syscall package's, which change all threads.
-	if _, _, errno := unix.RawSyscall(unix.SYS_SETGROUPS, uintptr(len(groups)), uintptr(list), 0); errno != 0 {
+	_, _, errno := unix.RawSyscall(unix.SYS_SETGROUPS, uintptr(len(groups)), uintptr(list), 0)
+	switch {
+	case errno == unix.EPERM && uid == 0 && gid == 0:
+		// A map of a single id forbids it, and there are no other groups to have.
+	case errno == unix.EPERM:
+		return fmt.Errorf("uid %d, gid %d: the container has one id only, root's: see ids.count", uid, gid)
+	case errno != 0:
 		return os.NewSyscallError("setgroups", errno)
 	}
 	if _, _, errno := unix.RawSyscall(unix.SYS_SETRESGID, uintptr(gid), uintptr(gid), uintptr(gid)); errno != 0 {

@@ -2,6 +2,7 @@ package userns
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -55,6 +56,7 @@ type account struct {
 	Inheritable bool
 	Keyrings    bool // this kernel has them
 	Session     bool // it has another session keyring than before
+	Exhausted   bool // and so it has where the user can have no more keys
 }
 
 func report() error {
@@ -110,16 +112,26 @@ func observe(self *Self) (account, error) {
 	if a.Groups, err = os.Getgroups(); err != nil {
 		return a, err
 	}
-	before, keyErr := unix.KeyctlJoinSessionKeyring("")
 	if err := LimitThread(false); err != nil {
 		return a, err
 	}
-	if keyErr == nil {
-		after, err := unix.KeyctlGetKeyringID(unix.KEY_SPEC_SESSION_KEYRING, false)
+	if errno := newKeyring(); errno == 0 {
+		a.Keyrings = true
+		before, err := unix.KeyctlGetKeyringID(unix.KEY_SPEC_SESSION_KEYRING, false)
+		if err == nil {
+			err = LeaveKeyring()
+		}
 		if err != nil {
 			return a, err
 		}
-		a.Keyrings, a.Session = true, after != before
+		if a.Session, err = otherKeyring(before); err != nil {
+			return a, err
+		}
+		if a.Exhausted, err = exhaustKeys(); err != nil {
+			return a, err
+		}
+	} else if errno != unix.ENOSYS && errno != unix.EPERM {
+		return a, errno
 	}
 	for _, c := range AllCapabilities() {
 		if has, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, c, 0, 0, 0); err == nil && has == 1 {
@@ -236,6 +248,34 @@ func TestStart(t *testing.T) {
 	if a.Keyrings && !a.Session { // hostile case 17
 		t.Error("the caller's session keyring was kept")
 	}
+	if a.Keyrings && !a.Exhausted {
+		t.Error("the caller's session keyring was kept where the user can have no more keys")
+	}
+}
+
+// otherKeyring tells whether the session keyring is another than before.
+func otherKeyring(before int) (bool, error) {
+	after, err := unix.KeyctlGetKeyringID(unix.KEY_SPEC_SESSION_KEYRING, false)
+	return after != before, err
+}
+
+// exhaustKeys makes keys until the user can have no more, as root of any of the
+// user's containers may, and tells whether the keyring is left all the same.
+func exhaustKeys() (bool, error) {
+	ring, err := unix.KeyctlGetKeyringID(unix.KEY_SPEC_SESSION_KEYRING, false)
+	if err != nil {
+		return false, err
+	}
+	for i := 0; err == nil && i < 2000; i++ {
+		_, err = unix.AddKey("user", fmt.Sprintf("nuc-test-%d", i), []byte("x"), ring)
+	}
+	if !errors.Is(err, unix.EDQUOT) {
+		return err == nil, err // the host's root may have a million
+	}
+	if err := LeaveKeyring(); err != nil {
+		return false, err
+	}
+	return otherKeyring(ring)
 }
 
 func fields(extents []idmap.Extent) string {
