@@ -166,10 +166,10 @@ func awaitService(m *unit.Manager, name string, t *target, reports *net.UnixList
 			wait = time.Second
 		}
 		_ = reports.SetDeadline(time.Now().Add(wait))
-		conn, err := reports.AcceptUnix()
+		conn, err := seqpacket.Accept(reports)
 		switch {
 		case err == nil:
-			return seqpacket.New(conn), nil
+			return conn, nil
 		case !errors.Is(err, os.ErrDeadlineExceeded):
 			return nil, err
 		case t.container.Held():

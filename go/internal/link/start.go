@@ -16,7 +16,8 @@ import (
 	"github.com/nix-user-containers/nuc/go/internal/unit"
 )
 
-// patience is how long a link's process may take to say that it listens.
+// patience is how long a link's process may take to say that it listens, and a
+// client of its to say what it wants.
 const patience = 20 * time.Second
 
 // Maker makes links.
@@ -94,11 +95,10 @@ func (m *Maker) make(l state.Link, s *Spec) (*Status, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := reports.AcceptUnix()
+	conn, err := seqpacket.Accept(reports)
 	if err != nil {
 		return nil, ended(err)
 	}
-	conn := seqpacket.New(c)
 	defer conn.Close()
 	_ = conn.Net().SetDeadline(time.Now().Add(patience))
 	message, err := conn.Receive()

@@ -96,6 +96,23 @@ func Listen(dir *os.File, name string) (*net.UnixListener, error) {
 	return l, nil
 }
 
+// Accept waits for a connection of the calling process's user, or root's; any
+// other is hung up on. Processes that share a user id share what these sockets
+// command, so the check is the same everywhere.
+func Accept(l *net.UnixListener) (*Conn, error) {
+	for {
+		u, err := l.AcceptUnix()
+		if err != nil {
+			return nil, err
+		}
+		c := New(u)
+		if peer, err := c.Peer(); err == nil && (peer.Uid == 0 || int(peer.Uid) == os.Geteuid()) {
+			return c, nil
+		}
+		c.Close()
+	}
+}
+
 func fdPath(dir *os.File, name string) string {
 	return fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), name)
 }

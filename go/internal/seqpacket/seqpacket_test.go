@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -439,5 +440,51 @@ func TestFile(t *testing.T) {
 	}
 	if _, err := b.Receive(); err != nil {
 		t.Errorf("the duplicate is no connection of its own: %v", err)
+	}
+}
+
+// TestAccept is hostile case 30: a stranger is hung up on, and the next one served.
+func TestAccept(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, which can be another user for a moment")
+	}
+	name := fmt.Sprintf("@nuc-test-%d", os.Getpid()) // that anybody may connect to
+	l, err := net.ListenUnix("unixpacket", &net.UnixAddr{Net: "unixpacket", Name: name})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	connect := func() int {
+		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+		if err == nil {
+			err = unix.Connect(fd, &unix.SockaddrUnix{Name: name})
+		}
+		if err != nil {
+			t.Error(err)
+		}
+		return fd
+	}
+	stranger := make(chan int)
+	go func() {
+		runtime.LockOSThread() // and ended with the goroutine
+		const same = ^uintptr(0)
+		if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, same, 65534, same); errno != 0 {
+			t.Error(errno)
+		}
+		stranger <- connect()
+	}()
+	fds := []int{<-stranger, connect()}
+	defer unix.Close(fds[0])
+	defer unix.Close(fds[1])
+	conn, err := Accept(l)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if peer, err := conn.Peer(); err != nil || peer.Uid != 0 {
+		t.Errorf("accepted: %+v, %v", peer, err)
+	}
+	if n, err := unix.Read(fds[0], make([]byte, 1)); n != 0 || err != nil {
+		t.Errorf("the stranger reads %d, %v, want the end", n, err)
 	}
 }

@@ -724,12 +724,6 @@ func TestWriteFile(t *testing.T) {
 	}
 }
 
-func TestSameUser(t *testing.T) {
-	if me := uint32(os.Geteuid()); !SameUser(me) || SameUser(me+1) {
-		t.Error("somebody else is the same user, or the same is not")
-	}
-}
-
 // A container stays held when its runtime folder is removed, and can have another.
 func TestLostFolder(t *testing.T) {
 	f := Folders{State: t.TempDir(), Runtime: t.TempDir()}
