@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"os"
 	"os/exec"
@@ -220,6 +221,27 @@ func TestPrintable(t *testing.T) {
 	for _, test := range tests {
 		if got := printable(test.in); got != test.want {
 			t.Errorf("%q is %q, want %q", test.in, got, test.want)
+		}
+	}
+}
+
+// TestWriteJSON is hostile case 19, too: what it writes decodes to what it was.
+func TestWriteJSON(t *testing.T) {
+	for in, want := range map[string]string{
+		"plain ünïcode €":     `"plain ünïcode €"`,
+		"\x1b[2J\u009b2J\x7f": `"\u001b[2J\u009b2J\u007f"`,
+		"\u202e\u200b":        `"\u202e\u200b"`,
+		"\U000e0001":          `"\udb40\udc01"`,
+		"\xff":                `"\ufffd"`,
+	} {
+		var line, indented bytes.Buffer
+		if err := errors.Join(writeJSONLine(&line, in), writeJSON(&indented, in)); err != nil {
+			t.Fatal(err)
+		}
+		var back string
+		err := json.Unmarshal(line.Bytes(), &back)
+		if line.String() != want+"\n" || indented.String() != want+"\n" || err != nil || back != strings.ToValidUTF8(in, "\ufffd") {
+			t.Errorf("%q is %q and %q, want %q; it comes back as %q, %v", in, line.String(), indented.String(), want, back, err)
 		}
 	}
 }

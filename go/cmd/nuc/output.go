@@ -9,6 +9,7 @@ import (
 	"text/tabwriter"
 	"time"
 	"unicode"
+	"unicode/utf16"
 	"unicode/utf8"
 
 	"github.com/nix-user-containers/nuc/go/internal/console"
@@ -65,12 +66,41 @@ func colours(f *os.File) bool {
 	return os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" && console.IsTerminal(f)
 }
 
-// writeJSON prints v as indented JSON. Control characters are escaped by the
-// encoding; invalid UTF-8 becomes U+FFFD.
+// writeJSON prints v as indented JSON.
 func writeJSON(w io.Writer, v any) error {
-	e := json.NewEncoder(w)
-	e.SetIndent("", "  ")
-	return e.Encode(v)
+	text, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(append(escapeJSON(text), '\n'))
+	return err
+}
+
+// writeJSONLine prints v as JSON on one line.
+func writeJSONLine(w io.Writer, v any) error {
+	text, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(append(escapeJSON(text), '\n'))
+	return err
+}
+
+// escapeJSON escapes what would command a terminal and the encoder leaves: DEL,
+// the control characters above it and invisible formatting. They are in strings
+// only. Invalid UTF-8 is U+FFFD already.
+func escapeJSON(text []byte) []byte {
+	var b []byte
+	for _, r := range string(text) {
+		if r == '\n' || unicode.IsPrint(r) {
+			b = utf8.AppendRune(b, r)
+			continue
+		}
+		for _, unit := range utf16.AppendRune(nil, r) {
+			b = fmt.Appendf(b, `\u%04x`, unit)
+		}
+	}
+	return b
 }
 
 // table prints rows in aligned columns; the first row is the heading.

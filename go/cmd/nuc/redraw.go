@@ -2,10 +2,8 @@ package main
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"strings"
 	"time"
@@ -62,6 +60,3 @@ func fitting(lines []string, s *screen.Screen) []string {
 	}
 	return append(lines[:rows-1:rows-1], fmt.Sprintf("… %d lines more", len(lines)-rows+1))
 }
-
-// writeJSONLine prints v as JSON in one line.
-func writeJSONLine(w io.Writer, v any) error { return json.NewEncoder(w).Encode(v) }
