@@ -10,12 +10,12 @@ import (
 func handoverStream() *row {
 	r := &row{
 		Name: "handover-stream", Unit: "Gbit/s", About: "one stream from the host into a service on a socket that was handed over",
-		Wanted: []wanted{{AtLeast: 0.97, Of: "direct"}},
+		Wanted: []wanted{{AtLeast: 0.97, Of: direct}},
 		runs:   15, warmUps: 1, setUp: putLoad,
 	}
 	roads := []*road{
 		{name: "nuc", open: handedRoad},
-		{name: "direct", open: func(_ *session, r *road) error { r.service = r.port; return nil }},
+		{name: direct, open: func(_ *session, r *road) error { r.service = r.port; return nil }},
 	}
 	for _, way := range roads {
 		r.Subjects = append(r.Subjects, &subject{

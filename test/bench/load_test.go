@@ -239,6 +239,32 @@ func hold(port, count string) error {
 	return err
 }
 
+// ownFiles is what a process has open besides the two sockets of connections.
+const ownFiles = 500
+
+// openFiles is how many this process may have open, and those that it starts: root
+// of the whole machine may have more than its limit (CAP_SYS_RESOURCE).
+func openFiles() int {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return 1024
+	}
+	content, err := os.ReadFile("/proc/sys/fs/nr_open")
+	if err != nil {
+		return int(limit.Max)
+	}
+	most, err := strconv.ParseUint(strings.TrimSpace(string(content)), 10, 32)
+	if err != nil || most <= limit.Max {
+		return int(limit.Max)
+	}
+	raised := syscall.Rlimit{Cur: limit.Cur, Max: most}
+	if syscall.Setrlimit(syscall.RLIMIT_NOFILE, &raised) != nil {
+		return int(limit.Max)
+	}
+	_ = syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit)
+	return int(most)
+}
+
 // manyFiles raises the limit of open files for this process and those it
 // starts, where it may.
 func manyFiles(n uint64) error {

@@ -45,12 +45,33 @@ func writeTable(w io.Writer, rows []*row) error {
 				default:
 					continue
 				}
-				line[7] = r.verdict(bound)
+				line[7] = r.verdict(r.Subjects[0], bound)
+			}
+			if sub.own {
+				line[6], line[7] = "as nuc", r.missed(sub)
 			}
 			lines = append(lines, line)
 		}
 	}
 	return align(w, lines)
+}
+
+// missed says which of nuc's bounds an own subject misses.
+func (r *row) missed(sub *subject) string {
+	said := ""
+	var of []string
+	for _, bound := range r.Wanted {
+		switch r.verdict(sub, bound) {
+		case missed:
+			of = append(of, bound.String()+" × "+bound.Of)
+		case kept:
+			said = kept
+		}
+	}
+	if len(of) > 0 {
+		said = missed + ": " + strings.Join(of, ", ")
+	}
+	return said
 }
 
 // align sets columns; a last cell that stands alone may be as long as it is.
@@ -127,6 +148,8 @@ type wantedJSON struct {
 	Of string `json:"of,omitempty"`
 	// Verdict is ok, MISSED, or empty where one of the two can't run.
 	Verdict string `json:"verdict"`
+	// Own is the same for nuc in other ways, by their names.
+	Own map[string]string `json:"own,omitempty"`
 }
 
 func writeJSON(path string, rows []*row) error {
@@ -144,7 +167,16 @@ func writeJSON(path string, rows []*row) error {
 			j.Subjects[sub.Name] = one
 		}
 		for _, w := range r.Wanted {
-			j.Wanted = append(j.Wanted, wantedJSON{w.AtMost, w.AtLeast, w.Plus, w.Of, r.verdict(w)})
+			one := wantedJSON{AtMost: w.AtMost, AtLeast: w.AtLeast, Plus: w.Plus, Of: w.Of, Verdict: r.verdict(r.Subjects[0], w)}
+			for _, sub := range r.Subjects[1:] {
+				if sub.own {
+					if one.Own == nil {
+						one.Own = map[string]string{}
+					}
+					one.Own[sub.Name] = r.verdict(sub, w)
+				}
+			}
+			j.Wanted = append(j.Wanted, one)
 		}
 		all = append(all, j)
 	}

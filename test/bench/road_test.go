@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -19,6 +20,7 @@ import (
 // road is how a client on the host reaches a service in a namespace.
 type road struct {
 	name string
+	own  bool // nuc in another way than the first
 	// open prepares it. It sets inside and roots, and has the host's port lead to
 	// the service's.
 	open func(s *session, r *road) error
@@ -30,11 +32,15 @@ type road struct {
 	roots []int
 }
 
+// direct is the subject that has nothing in between: the limit.
+const direct = "direct"
+
 // roads are those of a row. Each subject has its own.
 func roads() []*road {
 	return []*road{
-		{name: "nuc", open: nucRoad},
-		{name: "direct", open: func(_ *session, r *road) error { r.service = r.port; return nil }},
+		{name: "nuc", open: portRoad},
+		{name: "nuc link", own: true, open: linkRoad},
+		{name: direct, open: func(_ *session, r *road) error { r.service = r.port; return nil }},
 		{name: "two socats", open: socatRoad},
 		{name: "pasta", open: pastaRoad},
 		{name: "slirp4netns", open: slirpRoad},
@@ -130,16 +136,41 @@ func (s *session) namespace() (int, error) {
 	return s.keep(nil, "unshare", "--user", "--map-root-user", "--net", "--", "sh", "-c", "ip link set lo up && exec sleep infinity")
 }
 
-func nucRoad(s *session, r *road) error {
-	const name = "bench-relay"
+// portRoad is a port of the container's, which its supervisor relays.
+func portRoad(s *session, r *road) error {
+	return sleeping(s, r, "bench-port", map[string]any{"host": r.port, "container": r.service, "protocol": "tcp"})
+}
+
+// linkRoad is `nuc link`, whose process does nothing else.
+func linkRoad(s *session, r *road) error {
+	const name = "bench-link"
+	if err := sleeping(s, r, name); err != nil {
+		return err
+	}
+	s.Cleanup(func() { s.H.Nuc("unlink", "--all") })
+	s.H.Must("link", "--ipv4", "-", strconv.Itoa(r.port), name, strconv.Itoa(r.service))
+	var links []struct{ PID int }
+	if err := json.Unmarshal([]byte(s.H.Must("links", "--json")), &links); err != nil {
+		return err
+	}
+	if len(links) != 1 || links[0].PID == 0 {
+		return fmt.Errorf("nuc links tells no process: %+v", links)
+	}
+	r.roots = []int{links[0].PID}
+	return nil
+}
+
+// sleeping brings up a container in which nothing runs.
+func sleeping(s *session, r *road, name string, ports ...any) error {
 	s.H.Up(name, debian, func(d map[string]any) {
 		d["root"].(map[string]any)["ephemeral"] = true
 		d["system"] = map[string]any{"init": "/bin/sleep", "arguments": []string{"infinity"}, "ttyGroup": 5}
 		d["ready"] = map[string]any{"notify": false}
 		// Without the way out, which is a process of its own.
-		d["network"] = map[string]any{"outbound": false, "ports": []any{map[string]any{"host": r.port, "container": r.service, "protocol": "tcp"}}}
+		d["network"] = map[string]any{"outbound": false, "ports": append([]any{}, ports...)}
 	})
-	roles := s.H.Roles()
+	roles := s.H.Roles(s.containers...)
+	s.containers = append(s.containers, roles)
 	r.inside, r.roots = roles.Init, []int{roles.Supervisor}
 	return nil
 }

@@ -43,6 +43,8 @@ type subject struct {
 
 	// part says that it is a part of nuc's figure, not to be compared with it.
 	part bool
+	// own says that it is nuc in another way, for which nuc's bounds hold as well.
+	own bool
 
 	Runs  []float64
 	Error string
@@ -76,6 +78,8 @@ type notHere struct{ error }
 type session struct {
 	*testing.T
 	H *harness.H
+
+	containers []harness.Roles // of roads
 }
 
 // lap bounds one run of one subject.
@@ -167,9 +171,28 @@ func (r *row) subject(name string) *subject {
 	return nil
 }
 
-// verdict says whether nuc is within the bound, "" where that can't be told.
-func (r *row) verdict(w wanted) string {
-	own, bound := r.Subjects[0], max(w.AtMost, w.AtLeast)
+// Verdicts.
+const (
+	kept   = "ok"
+	missed = "MISSED"
+)
+
+// bounds sets bounds of nuc's for the subjects that have none yet, except direct,
+// which nobody can be faster than, and nuc itself in another way.
+func (r *row) bounds(w wanted) {
+	for _, sub := range r.Subjects[1:] {
+		bound := slices.ContainsFunc(r.Wanted, func(w wanted) bool { return w.Of == sub.Name })
+		if sub.Name != direct && !sub.own && !sub.part && !bound {
+			w.Of = sub.Name
+			r.Wanted = append(r.Wanted, w)
+		}
+	}
+}
+
+// verdict says whether nuc, or an own subject, is within the bound, "" where that
+// can't be told.
+func (r *row) verdict(own *subject, w wanted) string {
+	bound := max(w.AtMost, w.AtLeast)
 	if len(own.Runs) == 0 {
 		return ""
 	}
@@ -184,9 +207,9 @@ func (r *row) verdict(w wanted) string {
 		}
 	}
 	if w.AtLeast > 0 && own.median() >= bound || w.AtLeast == 0 && own.median() <= bound {
-		return "ok"
+		return kept
 	}
-	return "MISSED"
+	return missed
 }
 
 // timed returns a run that measures a program from its start to its end, in
