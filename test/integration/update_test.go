@@ -105,3 +105,42 @@ func TestUpdate(t *testing.T) {
 		h.Errorf("an update between two generations:\n%s", r)
 	}
 }
+
+// Limits that were updated hold on when the same descriptor is named again, as
+// every entry into a shell does; and a container that was rolled back is joined.
+func TestUpAfterUpdate(t *testing.T) {
+	t.Parallel()
+	h := harness.New(t)
+	path := h.OnTree("web", "trixie", lite)
+	h.Must("up", path)
+	h.Must("stop", "web")
+	// What no controller is here for can be set of a container that is down.
+	h.Must("update", "web", "--tasks-max", "500")
+	h.Must("update", "web", "--tasks-max", "600")
+	r := h.Nuc("up", path)
+	if got := limitsOf(h, "web"); got != `{"tasksMax":600}` || r.Code != 0 && !strings.Contains(r.Stderr, "resources.tasksMax") {
+		h.Errorf("the limits are %s after\n%s", got, r)
+	}
+	h.Must("stop", "web")
+	h.Must("update", "web", "--tasks-max", "none")
+	h.Must("up", path)
+	if r := h.Nuc("up", path); r.Code != 0 || r.Stderr != "" {
+		h.Errorf("up of a container whose limits were updated: %s", r)
+	}
+	second := h.OnTree("web", "trixie", func(d map[string]any) {
+		lite(d)
+		d["network"] = map[string]any{"dns": []string{"127.0.0.1"}}
+	})
+	h.Must("switch", second)
+	h.Must("rollback", "web")
+	if r := h.Nuc("up", second); r.Code != 0 || !strings.Contains(r.Stderr, "rolled back") || strings.Count(r.Stderr, "\n") != 1 {
+		h.Errorf("up of what was rolled back: %s", r)
+	}
+	third := h.OnTree("web", "trixie", func(d map[string]any) {
+		lite(d)
+		d["network"] = map[string]any{"dns": []string{"127.0.0.2"}}
+	})
+	if r := h.Nuc("up", third); r.Code != 1 || !strings.Contains(r.Stderr, "another descriptor") {
+		h.Errorf("up of another descriptor: %s", r)
+	}
+}

@@ -193,7 +193,10 @@ func before(container state.Container, n int) (int, error) {
 	}
 	found := 0
 	for _, one := range list {
-		if one.Number < n {
+		if n > 0 && one.Number >= n {
+			continue
+		}
+		if _, err := readGeneration(container, one.Number); err == nil {
 			found = one.Number
 		}
 	}

@@ -147,7 +147,44 @@ func (c *context) claim(t *target, o startOptions) error {
 	case err != nil && len(o.leased) > 0:
 		return fmt.Errorf("container %s: %w", name, err)
 	}
+	if n, back := rolledBack(t); back {
+		fmt.Fprintln(c.stderr, printable(fmt.Sprintf("nuc: container %s: runs with generation %d, rolled back from this one: `nuc switch` goes forward again", name, n)))
+	}
 	return sameDescriptor(t)
+}
+
+// rolledBack tells whether a container has had the descriptor, and was taken back
+// to an earlier one, whose number that is.
+func rolledBack(t *target) (int, bool) {
+	n, source, err := t.container.Current()
+	if err != nil || string(source) == string(t.source) {
+		return n, false
+	}
+	list, err := t.container.Generations()
+	if err != nil {
+		return n, false
+	}
+	for _, g := range list {
+		if g.Number <= n {
+			continue
+		}
+		if kept, err := t.container.Read(g.Number); err == nil && (string(kept) == string(t.source) || t.container.Of(g.Number, t.source)) {
+			return n, true
+		}
+	}
+	return n, false
+}
+
+// keepLimits has what `nuc update` has changed hold on, as long as it is the same
+// descriptor that is named.
+func (t *target) keepLimits() {
+	n, _, err := t.container.Current()
+	if err != nil || n == 0 || !t.container.Of(n, t.source) {
+		return
+	}
+	if d, source, err := current(t.container); err == nil {
+		t.descriptor, t.source = d, source
+	}
 }
 
 // sameDescriptor refuses a container that runs with another descriptor.
@@ -156,7 +193,7 @@ func sameDescriptor(t *target) error {
 	if err != nil {
 		return fmt.Errorf("container %s: %w", t.container.Name, err)
 	}
-	if source != nil && string(source) != string(t.source) {
+	if _, back := rolledBack(t); source != nil && string(source) != string(t.source) && !back {
 		return fmt.Errorf("container %s: is running with another descriptor (generation %d): change it live with `nuc switch`, or stop it with `nuc stop %s` and start it again", t.container.Name, n, t.container.Name)
 	}
 	return nil

@@ -176,6 +176,9 @@ func statusOf(container state.Container) *supervisor.Status {
 		}
 	}
 	n, _, err := container.Current()
+	if err == nil && n > 0 {
+		_, _, err = current(container)
+	}
 	exit := container.LastExit()
 	if !container.Exists() {
 		return nil

@@ -40,6 +40,7 @@ func (s *startCommand) Run(c *context) error {
 	if err := t.anothers(); err != nil {
 		return err
 	}
+	t.keepLimits()
 	if err := enterScope(t.descriptor.Name); err != nil {
 		return err
 	}

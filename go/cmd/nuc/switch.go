@@ -111,6 +111,8 @@ type switching struct {
 	c                  *context
 	t                  *target
 	dry, boot, restart bool
+	// limits alone differ.
+	limits bool
 	// number is the new generation's, made that it was appended for this; before
 	// is the one that was current.
 	number, before int
@@ -119,20 +121,19 @@ type switching struct {
 
 func (s *switching) run() error {
 	container, name := s.t.container, s.t.descriptor.Name
-	before, source, err := container.Current()
-	if err != nil {
-		return fmt.Errorf("container %s: %w", name, err)
-	}
-	if source == nil {
+	s.before, _, _ = container.Current()
+	old, source, damaged := current(container)
+	if damaged == nil && source == nil {
 		return fmt.Errorf("container %s: was never started: `nuc up` does", name)
 	}
-	s.before = before
 	if err := supervisor.CheckStore(s.t.descriptor); err != nil {
 		return fmt.Errorf("container %s: %w; nothing was changed", name, err)
 	}
-	old, err := descriptor.Read(source)
-	if err != nil {
-		return fmt.Errorf("container %s: kept descriptor: %w", name, err)
+	if damaged != nil {
+		if s.dry || container.Held() {
+			return fmt.Errorf("%w, once it is stopped", damaged)
+		}
+		return s.next()
 	}
 	if s.dry {
 		return s.show(old)
@@ -154,6 +155,12 @@ func (s *switching) append() error {
 			return fmt.Errorf("container %s: %w; nothing was changed", s.t.descriptor.Name, err)
 		}
 		s.number, s.made = n, n != s.before
+		if s.made && s.limits {
+			if err := s.t.container.SetBase(n); err != nil {
+				s.takeBack()
+				return fmt.Errorf("container %s: %w; nothing was changed", s.t.descriptor.Name, err)
+			}
+		}
 	}
 	return nil
 }
@@ -610,10 +617,7 @@ func (r *rollbackCommand) Run(c *context) error {
 	if r.To != nil {
 		to = *r.To
 	} else {
-		current, _, err := container.Current()
-		if err != nil {
-			return err
-		}
+		current, _, _ := container.Current() // damaged, it is to be left
 		if to, err = before(container, current); err != nil {
 			return err
 		}

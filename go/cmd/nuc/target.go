@@ -170,18 +170,32 @@ func (c *context) kept(name string) (*target, error) {
 	if err != nil {
 		return nil, err
 	}
-	_, source, err := container.Current()
+	d, source, err := current(container)
 	if err != nil {
-		return nil, fmt.Errorf("container %s: %w", name, err)
+		return nil, err
 	}
 	if source == nil {
 		return nil, fmt.Errorf("container %s: its descriptor was never kept: start it from its file once", name)
 	}
-	d, err := descriptor.Read(source)
-	if err != nil {
-		return nil, fmt.Errorf("container %s: kept descriptor: %w", name, err)
-	}
 	return &target{container: container, descriptor: d, source: source}, nil
+}
+
+// current reads a container's current generation, nil where there is none.
+func current(container state.Container) (*descriptor.Descriptor, []byte, error) {
+	n, source, err := container.Current()
+	if err == nil && source == nil {
+		return nil, nil, nil
+	}
+	var d *descriptor.Descriptor
+	if err == nil {
+		d, err = descriptor.Read(source)
+	}
+	if err != nil {
+		first, _, _ := strings.Cut(err.Error(), "\n")
+		return nil, nil, fmt.Errorf("container %s: generation %d in %s can't be read: %s: go back to an earlier one with `nuc rollback %s`, or name the descriptor's file",
+			container.Name, n, container.State, first, container.Name)
+	}
+	return d, source, nil
 }
 
 // find returns the container of a name, or of a project's folder.

@@ -45,6 +45,9 @@ func (u *upCommand) Run(c *context) error {
 	if err := noneAnothers(targets); err != nil {
 		return err
 	}
+	for _, t := range targets {
+		t.keepLimits()
+	}
 	o := startOptions{wait: u.Wait, timeout: u.Timeout}
 	if o.lease, o.leased, err = u.leaseFlags.open(); err != nil {
 		return err

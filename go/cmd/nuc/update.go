@@ -100,7 +100,7 @@ func (u *updateCommand) Run(c *context) error {
 		fmt.Fprintf(c.stdout, "%s: nothing changed, generation %d\n", t.descriptor.Name, number)
 		return nil
 	}
-	change := &switching{c: c, t: t}
+	change := &switching{c: c, t: t, limits: true}
 	return change.run()
 }
 

@@ -3,6 +3,7 @@ package state
 import (
 	"bytes"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -13,6 +14,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/nix-user-containers/nuc/go/internal/gcroot"
 )
@@ -52,14 +55,15 @@ func (c Container) Generations() ([]Generation, error) {
 }
 
 // Current returns the number and the descriptor of the current generation;
-// number 0 and no error where none was ever recorded.
+// number 0 and no error where none was ever recorded. With an error comes the
+// number, if that is known.
 func (c Container) Current() (int, []byte, error) {
 	target, err := os.Readlink(filepath.Join(c.State, "current"))
 	if err != nil {
 		if errors.Is(err, os.ErrNotExist) {
 			return 0, nil, nil
 		}
-		return 0, nil, err
+		return 0, nil, fmt.Errorf("state folder: %s should be a link to a generation: %w", filepath.Join(c.State, "current"), err)
 	}
 	n, err := strconv.Atoi(strings.TrimSuffix(filepath.Base(target), ".json"))
 	if err != nil {
@@ -67,7 +71,7 @@ func (c Container) Current() (int, []byte, error) {
 	}
 	data, err := os.ReadFile(filepath.Join(c.State, generations, strconv.Itoa(n)+".json"))
 	if err != nil {
-		return 0, nil, fmt.Errorf("state folder: generation %d is lost: %w", n, err)
+		return n, nil, fmt.Errorf("state folder: generation %d is lost: %w", n, err)
 	}
 	return n, data, nil
 }
@@ -89,6 +93,7 @@ func (c Container) Append(descriptor []byte) (int, error) {
 	if err == nil && n > 0 && bytes.Equal(old, descriptor) {
 		return n, nil
 	}
+	c.dropUnfinished()
 	list, err := c.Generations()
 	if err != nil {
 		return 0, err
@@ -125,7 +130,38 @@ func (c Container) Drop(n int) error {
 	if err := gcroot.Remove(c.Root(n)); err != nil {
 		return err
 	}
+	_ = os.Remove(c.baseFile(n))
 	return os.Remove(filepath.Join(c.State, generations, strconv.Itoa(n)+".json"))
+}
+
+// Of tells whether a generation was made of a descriptor by changes of limits
+// alone (nuc update), one after the other.
+func (c Container) Of(n int, descriptor []byte) bool {
+	base, err := os.ReadFile(c.baseFile(n))
+	return err == nil && string(base) == digest(descriptor)
+}
+
+// SetBase notes that a generation was made of the current one by a change of
+// limits.
+func (c Container) SetBase(n int) error {
+	current, source, err := c.Current()
+	if err != nil {
+		return err
+	}
+	base, err := os.ReadFile(c.baseFile(current))
+	if err != nil {
+		base = []byte(digest(source))
+	}
+	return writeFile(c.baseFile(n), base)
+}
+
+func (c Container) baseFile(n int) string {
+	return filepath.Join(c.State, generations, strconv.Itoa(n)+".base")
+}
+
+func digest(text []byte) string {
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:])
 }
 
 // Root is the link that keeps a generation's store paths alive; package gcroot
@@ -153,6 +189,7 @@ func (c Container) SetCurrent(n int) error {
 	link := filepath.Join(c.State, "current")
 	tmp := link + ".new"
 	_ = os.Remove(tmp)
+	_ = unix.Rmdir(link) // a folder can't be replaced by a rename
 	if err := os.Symlink(filepath.Join(generations, strconv.Itoa(n)+".json"), tmp); err != nil {
 		return err
 	}
@@ -199,7 +236,7 @@ func (c Container) LastExit() *Exit {
 	}
 	var e Exit
 	if json.Unmarshal(data, &e) != nil {
-		return nil
+		return &Exit{Reason: "how it ended is not known, as exit.json in its state folder is damaged"}
 	}
 	return &e
 }
@@ -229,8 +266,21 @@ func writeFile(path string, data []byte) error { return replaceFile(path, data, 
 // have written a new name long before the content (ext4(5), delalloc).
 func keepFile(path string, data []byte) error { return replaceFile(path, data, (*os.File).Sync) }
 
+// unfinished is how the names of files begin that are to replace others.
+const unfinished = ".new-"
+
+// dropUnfinished removes what a power cut has left of such files.
+func (c Container) dropUnfinished() {
+	for _, dir := range []string{c.State, filepath.Join(c.State, generations)} {
+		left, _ := filepath.Glob(filepath.Join(dir, unfinished+"*"))
+		for _, path := range left {
+			_ = os.Remove(path)
+		}
+	}
+}
+
 func replaceFile(path string, data []byte, settle func(*os.File) error) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".new-*")
+	f, err := os.CreateTemp(filepath.Dir(path), unfinished+"*")
 	if err != nil {
 		return err
 	}
@@ -245,5 +295,6 @@ func replaceFile(path string, data []byte, settle func(*os.File) error) error {
 	if err != nil {
 		return err
 	}
+	_ = unix.Rmdir(path) // a folder can't be replaced by a rename
 	return os.Rename(f.Name(), path)
 }

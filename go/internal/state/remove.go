@@ -18,8 +18,9 @@ const removed = ".removed-"
 // Forget removes what nuc knows of the container and keeps its root file
 // system. The caller holds the lock.
 func (c Container) Forget() error {
+	c.dropUnfinished()
 	for _, name := range []string{"current", "current.new", "exit.json", "origin.json", "supervisor.log", built} {
-		if err := os.Remove(filepath.Join(c.State, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		if err := os.RemoveAll(filepath.Join(c.State, name)); err != nil {
 			return fmt.Errorf("state folder: %w", err)
 		}
 	}
