@@ -25,9 +25,12 @@ func TestDeclaredLinks(t *testing.T) {
 			d["links"] = []any{linked(6432, "db", 5432)}
 		})
 		h.Must("up", app)
-		if l := waitLink(h, "app-6432-db-5432", "waiting"); !l.Declared || l.Reason != "container db to run" || len(l.Listen) != 3 {
+		if l := waitLink(h, "app-6432-db-5432", "waiting"); !l.Declared || l.Reason != "container db to run" {
 			h.Errorf("before there is a db: %+v", l)
 		}
+		harness.Eventually(h, patience, "it listens on localhost too, now that app is up", func() bool {
+			return len(links(h)["app-6432-db-5432"].Listen) == 3
+		})
 		if r := h.Exec("app", "psql", "-h", "db", "-p", "6432"); r.Code == 0 || strings.Contains(r.Stderr, "could not translate") {
 			h.Errorf("psql, before there is a db:\n%s", r)
 		}
@@ -126,6 +129,41 @@ func TestDeclaredLinkTakesOver(t *testing.T) {
 		})
 		h.Must("switch", "app")
 		harness.Eventually(h, patience, "the link is the declared one", func() bool { return links(h)["app-81-db-81"].Declared })
+	})
+}
+
+// TestDeclaredLinkBesideOwn: a port of localhost is the container's own service's
+// that wants it, and the peer's at the peer's name.
+func TestDeclaredLinkBesideOwn(t *testing.T) {
+	onTree(t, func(h *harness.H, tree string) {
+		h.Up("db", tree, nil)
+		h.Must("exec", "-u", "postgres", "db", "psql", "-qXc", "CREATE ROLE test LOGIN PASSWORD 'test'", "-c", "CREATE DATABASE peer")
+		h.Up("app", tree, func(d map[string]any) {
+			d["links"] = []any{linked(5432, "db", 5432)}
+			d["ready"] = map[string]any{"units": []string{"postgresql.service"}}
+		})
+		own := func(when string) {
+			h.Helper()
+			if r := h.Exec("app", "systemctl", "is-active", "postgresql@17-main"); r.Stdout != "active\n" {
+				h.Fatalf("%s, app's own PostgreSQL does not run:\n%s", when, r)
+			}
+			harness.Eventually(h, patience, when+", db is the other one", func() bool {
+				return h.Exec("app", "psql", "-X", "postgresql://test:test@db/peer", "-Atc", "SELECT 6 * 7").Stdout == "42\n"
+			})
+			if r := h.Exec("app", "psql", "-X", "postgresql://test:test@localhost/peer", "-Atc", "SELECT 6 * 7"); r.Code == 0 {
+				h.Errorf("%s, localhost is the other one", when)
+			}
+			if r := h.Exec("app", "psql", "-X", "postgresql://test:test@127.0.0.1/peer", "-Atc", "SELECT 6 * 7"); !strings.Contains(r.Stderr, "authentication failed") {
+				h.Errorf("%s, app's own PostgreSQL does not answer on 127.0.0.1:\n%s", when, r)
+			}
+		}
+		own("at first")
+		h.Must("exec", "app", "systemctl", "reboot")
+		harness.Eventually(h, patience, "app reboots", func() bool { return strings.Contains(h.Nuc("status", "app", "--json").Stdout, `"reboots": 1`) })
+		h.WaitState("app", patience, "ready")
+		own("after a reboot inside")
+		h.Must("restart", "app")
+		own("after a restart")
 	})
 }
 

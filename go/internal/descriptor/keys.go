@@ -399,7 +399,7 @@ var linkKeys = []key{
 	{
 		name: "address", kind: isString, rule: ruleAddress, example: `"127.0.0.1"`,
 		at:  func(d *Descriptor) any { return &d.link().Address },
-		doc: "Address in this container to listen on. Without it, the other container's own loopback address (of 127.64.0.0/10, made of its name, which stands for it in /etc/hosts), and 127.0.0.1 and ::1 as well where no other link listens on the port.",
+		doc: "Address in this container to listen on. Without it, the other container's own loopback address (of 127.64.0.0/10, made of its name, which stands for it in /etc/hosts), and, where no other link listens on the port, 127.0.0.1 and ::1 once the container is up, unless a service of its own has them by then.",
 	},
 }
 

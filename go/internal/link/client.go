@@ -31,16 +31,37 @@ type client struct {
 	// acting is held while listeners are opened or closed.
 	acting  sync.Mutex
 	running bool
+	settled bool      // the container's own services have what they want
 	bound   bool      // a Unix socket was, at some time
 	begun   time.Time // the run that it listens in
 	reboots int
 	retry   *time.Timer
 	pause   time.Duration
 
-	mu      sync.Mutex
+	mu sync.Mutex
+	// main are at the spec's addresses, extra at those of the optional ones that
+	// could be had.
+	main, extra listening
+	waiting     string
+}
+
+// listening are listeners, and the places that they are at.
+type listening struct {
 	servers []server
-	listen  []string
-	waiting string
+	places  []string
+	// done tells that they were opened, as far as they can be.
+	done bool
+}
+
+func (l *listening) add(o listening) {
+	l.servers, l.places = append(l.servers, o.servers...), append(l.places, o.places...)
+}
+
+func (l *listening) close() {
+	for _, s := range l.servers {
+		s.Close()
+	}
+	*l = listening{}
 }
 
 // server is a relay.Server or relay.Packets.
@@ -75,12 +96,19 @@ func (c *client) seen(st *supervisor.Status) {
 		c.told(notRunning(c.p.spec.Client.Container))
 		return
 	}
-	// After a reboot the file system that a socket was in has gone, the network
-	// has not.
-	if !st.Started.Equal(c.begun) || st.Reboots != c.reboots && c.p.spec.Client.Path != "" {
+	if !st.Started.Equal(c.begun) {
 		c.silence("init to be up")
+	} else if st.Reboots != c.reboots {
+		// The file system that a socket was in has gone, the network has not. But
+		// the container's own services come anew.
+		if c.p.spec.Client.Path != "" {
+			c.silence("init to be up")
+		}
+		c.drop(&c.extra)
 	}
 	c.begun, c.reboots = st.Started, st.Reboots
+	// The host machine's state is "".
+	c.settled = st.State != supervisor.Starting
 	c.attempt()
 }
 
@@ -94,30 +122,56 @@ func (c *client) again() {
 }
 
 // attempt listens, unless it does, and has it tried again if that fails.
+//
+// The optional addresses are taken once the container is up: a service of its
+// own that wants one has it by then.
 func (c *client) attempt() {
-	c.mu.Lock()
-	done := len(c.servers) > 0
-	c.mu.Unlock()
-	if done {
-		return
-	}
-	servers, listen, err := c.bind()
-	c.told(err)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if err != nil {
-		c.waiting = err.Error()
-		c.pause = min(max(2*c.pause, firstPause), lastPause)
-		if c.retry != nil {
-			c.retry.Stop()
+	if !c.main.done {
+		main, err := c.bind()
+		c.told(err)
+		if err != nil {
+			c.mu.Lock()
+			c.waiting = err.Error()
+			c.mu.Unlock()
+			c.pause = min(max(2*c.pause, firstPause), lastPause)
+			if c.retry != nil {
+				c.retry.Stop()
+			}
+			c.retry = time.AfterFunc(c.pause, c.again)
+			return
 		}
-		c.retry = time.AfterFunc(c.pause, c.again)
-		return
+		c.pause, c.bound = 0, true
+		c.use(&c.main, main)
 	}
-	c.servers, c.listen, c.waiting, c.pause, c.bound = servers, listen, "", 0, true
-	for _, s := range servers {
+	if c.settled && !c.extra.done {
+		var extra listening
+		for _, address := range c.p.spec.Optional {
+			if one, err := c.bindRange(address); err == nil {
+				extra.add(one)
+			}
+		}
+		c.use(&c.extra, extra)
+	}
+}
+
+// use puts listeners into force.
+func (c *client) use(place *listening, l listening) {
+	l.done = true
+	c.mu.Lock()
+	*place, c.waiting = l, ""
+	c.mu.Unlock()
+	for _, s := range l.servers {
 		go s.Serve()
 	}
+}
+
+// drop ends listeners and their connections.
+func (c *client) drop(place *listening) {
+	c.mu.Lock()
+	l := *place
+	*place = listening{}
+	c.mu.Unlock()
+	l.close()
 }
 
 // forget ends what clients of datagrams have with a run of the host's that is
@@ -125,7 +179,7 @@ func (c *client) attempt() {
 func (c *client) forget() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, s := range c.servers {
+	for _, s := range slices.Concat(c.main.servers, c.extra.servers) {
 		if p, ok := s.(*relay.Packets); ok {
 			p.Forget()
 		}
@@ -139,41 +193,34 @@ func (c *client) told(err error) {
 	}
 }
 
-// silence ends the listeners and their connections.
+// silence ends all listeners.
 func (c *client) silence(reason string) {
 	c.mu.Lock()
-	servers := c.servers
-	c.servers, c.listen, c.waiting = nil, nil, reason
+	c.waiting = reason
 	c.mu.Unlock()
-	for _, s := range servers {
-		s.Close()
-	}
+	c.drop(&c.main)
+	c.drop(&c.extra)
 }
 
-// bind opens all listeners, or none.
-func (c *client) bind() (servers []server, listen []string, err error) {
+// bind opens all listeners that must be, or none.
+func (c *client) bind() (listening, error) {
 	spec := c.p.spec
-	addresses := slices.Concat(spec.Addresses, spec.Optional)
+	addresses := spec.Addresses
 	if spec.Client.Path != "" {
 		addresses = []string{""}
 	}
+	var all listening
 	for _, address := range addresses {
-		files, err := c.bindRange(address)
-		if err != nil {
-			if len(listen) > 0 && (slices.Contains(spec.Optional, address) || isLoopback(address) && missing(err)) {
-				continue
-			}
-			for _, s := range servers {
-				s.Close()
-			}
-			return nil, nil, err
+		one, err := c.bindRange(address)
+		switch {
+		case err == nil:
+			all.add(one)
+		case len(all.places) == 0 || !isLoopback(address) || !missing(err):
+			all.close()
+			return listening{}, err
 		}
-		for i, file := range files {
-			servers = append(servers, c.serve(file, i))
-		}
-		listen = append(listen, spec.listening(address))
 	}
-	return servers, listen, nil
+	return all, nil
 }
 
 // missing tells that this machine or container has no IPv6.
@@ -186,19 +233,18 @@ func isLoopback(address string) bool {
 	return err == nil && a.Unmap().IsLoopback()
 }
 
-func (c *client) bindRange(address string) ([]*os.File, error) {
-	var files []*os.File
+// bindRange opens the listeners at one address, or none.
+func (c *client) bindRange(address string) (listening, error) {
+	l := listening{places: []string{c.p.spec.listening(address)}}
 	for i := range c.p.spec.Count {
 		file, err := c.p.listen(c.p.spec.place(address, i))
 		if err != nil {
-			for _, f := range files {
-				f.Close()
-			}
-			return nil, err
+			l.close()
+			return listening{}, err
 		}
-		files = append(files, file)
+		l.servers = append(l.servers, c.serve(file, i))
 	}
-	return files, nil
+	return l, nil
 }
 
 func (c *client) serve(file *os.File, i int) server {
@@ -214,10 +260,10 @@ func (c *client) serve(file *os.File, i int) server {
 func (c *client) status() (listen []string, open int, waiting string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, s := range c.servers {
+	for _, s := range slices.Concat(c.main.servers, c.extra.servers) {
 		open += s.Open()
 	}
-	return append([]string{}, c.listen...), open, c.waiting
+	return append(append([]string{}, c.main.places...), c.extra.places...), open, c.waiting
 }
 
 // close ends the client's end for good.

@@ -237,7 +237,7 @@ in
               default = "tcp";
               description = "Protocol of the link.";
             };
-            address = nullable types.str "Address in this container to listen on. Without it, the other container's own loopback address, which its name stands for in /etc/hosts, and 127.0.0.1 and ::1 as well where no other link listens on the port.";
+            address = nullable types.str "Address in this container to listen on. Without it, the other container's own loopback address, which its name stands for in /etc/hosts, and, where no other link listens on the port, 127.0.0.1 and ::1 once the container is up, unless a service of its own has them by then.";
           };
         }
       );
