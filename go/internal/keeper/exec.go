@@ -216,9 +216,6 @@ func enter(init *os.File, fixedNetwork, unfiltered bool) error {
 	if err := limitThread(fixedNetwork, unfiltered); err != nil {
 		return err
 	}
-	if err := userns.LeaveKeyring(); err != nil {
-		return err
-	}
 	unix.Umask(0o022)
 	return nil
 }

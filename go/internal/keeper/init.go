@@ -74,9 +74,6 @@ func becomeInit(conn *seqpacket.Conn, listeners int) error {
 	if err := limitThread(b.FixedNetwork, b.Unfiltered); err != nil {
 		return err
 	}
-	if err := userns.LeaveKeyring(); err != nil {
-		return err
-	}
 	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
 		return os.NewSyscallError("prctl PR_SET_PDEATHSIG", err)
 	}
@@ -114,9 +111,12 @@ func becomeInit(conn *seqpacket.Conn, listeners int) error {
 }
 
 // limitThread takes from the calling thread, which is locked, what nothing in the
-// container is to have. The filter comes last: it denies keyctl.
+// container is to have. The filter comes last: under it, no keyring can be left.
 func limitThread(fixedNetwork, unfiltered bool) error {
-	if err := userns.LimitThread(fixedNetwork); err != nil || unfiltered {
+	if err := userns.LimitThread(fixedNetwork); err != nil {
+		return err
+	}
+	if err := userns.LeaveKeyring(); err != nil || unfiltered {
 		return err
 	}
 	return seccomp.Load()
