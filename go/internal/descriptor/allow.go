@@ -43,7 +43,7 @@ func parseAllow(s string) (a Allow, good bool, remedy string) {
 		case !strings.Contains(target, ":"):
 			return a, false, "brackets are for IPv6"
 		case rest == "":
-			return a, false, "write " + target
+			return a, false, "write " + abbreviate(target)
 		case !hasPort:
 			return a, false, ""
 		}
@@ -95,7 +95,7 @@ func parsePrefix(s string) (p netip.Prefix, good bool, remedy string) {
 		// 2001:db8::/32:443
 		if i := strings.LastIndexByte(s, ':'); i > 0 {
 			if _, err := netip.ParsePrefix(s[:i]); err == nil {
-				return p, false, "write [" + s[:i] + "]" + s[i:]
+				return p, false, "write " + abbreviate("["+s[:i]+"]"+s[i:])
 			}
 		}
 		return p, false, ""

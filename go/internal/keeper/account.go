@@ -11,6 +11,8 @@ import (
 
 	"github.com/moby/sys/user"
 	"golang.org/x/sys/unix"
+
+	"github.com/nix-user-containers/nuc/go/internal/userns"
 )
 
 // account is who a command runs as.
@@ -35,6 +37,11 @@ func findUser(spec string) (account, error) {
 	if err != nil {
 		return account{}, err
 	}
+	return lookUp(spec, passwd, group)
+}
+
+// lookUp reads what may be anything: the container writes both.
+func lookUp(spec string, passwd, group []byte) (account, error) {
 	if spec == "" {
 		spec = "0"
 	}
@@ -45,12 +52,17 @@ func findUser(spec string) (account, error) {
 		}
 		return account{}, fmt.Errorf("user %q: %w: see /etc/passwd and /etc/group of the container", spec, err)
 	}
+	// The library takes any number of a file for an id. -1, as 32 bits, would
+	// leave the thread the user that it is (setresuid(2)): run by root, the host's.
+	if !userns.IsID(found.Uid) || !userns.IsID(found.Gid) {
+		return account{}, fmt.Errorf("user %q: is %d:%d, which are no ids: see /etc/passwd and /etc/group of the container", spec, found.Uid, found.Gid)
+	}
 	a := account{UID: found.Uid, GID: found.Gid, Home: found.Home, Shell: "/bin/sh"}
 	// The primary group is among the supplementary ones, as initgroups(3)
 	// leaves them.
 	a.Groups = append(a.Groups, uint32(found.Gid))
 	for _, g := range found.Sgids {
-		if g != found.Gid {
+		if g != found.Gid && userns.IsID(g) {
 			a.Groups = append(a.Groups, uint32(g))
 		}
 	}

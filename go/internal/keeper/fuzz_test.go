@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -441,4 +442,32 @@ func (g *guarded) seedPlan(f *testing.F) rootfs.Plan {
 		return rootfs.Plan{} // the targets' folders are those of the jail
 	}
 	return g.plan(f, "seed")
+}
+
+// FuzzLookUp reads a container's own users and groups.
+func FuzzLookUp(f *testing.F) {
+	const passwd = "root:x:0:0::/root:/bin/bash\nalice:x:1000:100:A:/home/alice:/bin/zsh\nodd:x:1001:1001::/:nologin\nbroken\n"
+	const group = "root:x:0:\nusers:x:100:\nwheel:x:10:alice,bob\ndocker:x:20:bob\nstaff:x:-1:alice\n"
+	for _, spec := range []string{"", "alice", "1000", "alice:docker", "7:8", "mallory", "-1", "alice:", ":", "0:4294967296", "2147483648"} {
+		f.Add(spec, []byte(passwd), []byte(group))
+	}
+	f.Add("alice", []byte("alice:x:4294967295:-5::\x00:/\n"), []byte("x:x:99999999999999999999:alice\n"))
+	f.Fuzz(func(t *testing.T, spec string, passwd, group []byte) {
+		a, err := lookUp(spec, passwd, group)
+		if err != nil {
+			if strings.Contains(err.Error(), "\n") {
+				t.Errorf("an error of several lines: %q", err)
+			}
+			return
+		}
+		if a.UID < 0 || a.UID > math.MaxInt32 || a.GID < 0 || a.GID > math.MaxInt32 {
+			t.Errorf("ids that there aren't: %+v", a)
+		}
+		if len(a.Groups) == 0 || a.Groups[0] != uint32(a.GID) || !strings.HasPrefix(a.Shell, "/") {
+			t.Errorf("%+v", a)
+		}
+		if strings.ContainsAny(a.Name+a.Home+a.Shell, "\n") {
+			t.Errorf("%+v", a)
+		}
+	})
 }

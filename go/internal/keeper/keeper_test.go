@@ -119,8 +119,9 @@ func TestFindUser(t *testing.T) {
 		return
 	}
 	files := map[string]string{
-		"etc/passwd": "root:x:0:0::/root:/bin/bash\nalice:x:1000:100:A:/home/alice:/bin/zsh\nodd:x:1001:1001::/:nologin\nbroken\n",
-		"etc/group":  "root:x:0:\nusers:x:100:\nwheel:x:10:alice,bob\ndocker:x:20:bob\nstaff:x:30:alice\n",
+		"etc/passwd": "root:x:0:0::/root:/bin/bash\nalice:x:1000:100:A:/home/alice:/bin/zsh\nodd:x:1001:1001::/:nologin\nbroken\n" +
+			"unchanged:x:4294967295:0::/:/bin/sh\nwrapped:x:4294967296:0::/:/bin/sh\nminus:x:0:-1::/:/bin/sh\n",
+		"etc/group": "root:x:0:\nusers:x:100:\nwheel:x:10:alice,bob\ndocker:x:20:bob\nstaff:x:30:alice\n",
 	}
 	tests := []struct {
 		spec string
@@ -137,6 +138,10 @@ func TestFindUser(t *testing.T) {
 		{"mallory", account{}, `user "mallory"`},
 		{"alice:none", account{}, `user "alice:none"`},
 		{"-1", account{}, `user "-1"`},
+		// setresuid(2) would leave the user that the thread is: of the host, run by root.
+		{"unchanged", account{}, "no ids"},
+		{"wrapped", account{}, "no ids"},
+		{"minus", account{}, "no ids"},
 	}
 	in(t, files, func() {
 		for _, test := range tests {

@@ -154,9 +154,9 @@ type Dial struct {
 	Path string `json:"path"`
 }
 
-// MaxRules bounds Limit.Rules. The kernel takes fewer at once, by the size of a
-// socket's buffer.
-const MaxRules = 4096
+// MaxRules bounds Limit.Rules: what is written for the kernel is far larger than
+// the message.
+const MaxRules = 1 << 16
 
 // Limit is what may leave the container's network, in full.
 type Limit struct {

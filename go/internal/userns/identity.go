@@ -2,11 +2,16 @@ package userns
 
 import (
 	"fmt"
+	"math"
 	"os"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
+
+// IsID tells whether a user or group of a container can have the number: the
+// kernel reads 32 bits of it, and a container has at most half of what they hold.
+func IsID(n int) bool { return n >= 0 && n <= math.MaxInt32 }
 
 // BecomeUser gives the calling thread the ids of one of the container's users.
 // The thread must be locked, and never be unlocked; its children inherit it.
@@ -16,6 +21,9 @@ import (
 // is not let to change its ids by its setuid bit (the tracer counts with what the
 // child had when it asked to be traced, Linux 5.2), and CAP_KILL.
 func BecomeUser(uid, gid int, groups []uint32) error {
+	if !IsID(uid) || !IsID(gid) {
+		return fmt.Errorf("becoming user %d:%d: no ids", uid, gid)
+	}
 	var list unsafe.Pointer
 	if len(groups) > 0 {
 		list = unsafe.Pointer(&groups[0])

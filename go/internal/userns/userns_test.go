@@ -421,3 +421,12 @@ func TestAllCapabilities(t *testing.T) {
 		t.Errorf("%v, want 0 to %d", caps, last)
 	}
 }
+
+// TestBecomeUserRefuses what setresuid(2) takes for the user that is there.
+func TestBecomeUserRefuses(t *testing.T) {
+	for _, ids := range [][2]int{{-1, 0}, {0, -1}, {1<<32 - 1, 0}, {0, 1 << 32}, {1 << 31, 0}} {
+		if err := BecomeUser(ids[0], ids[1], nil); err == nil || !strings.Contains(err.Error(), "no ids") {
+			t.Errorf("%v: %v", ids, err)
+		}
+	}
+}
