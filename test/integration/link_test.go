@@ -275,6 +275,38 @@ func TestLinkUDPRestart(t *testing.T) {
 	})
 }
 
+// TestLinkName: whom a link by hand leads to is known by its name, at an address
+// where its port is not one of the container's own.
+func TestLinkName(t *testing.T) {
+	for _, outbound := range []bool{true, false} {
+		t.Run(fmt.Sprintf("outbound %t", outbound), func(t *testing.T) {
+			onTree(t, func(h *harness.H, tree string) {
+				withLinks(h)
+				for _, name := range []string{"web", "app"} {
+					h.Up(name, tree, func(d map[string]any) {
+						ephemeral(d)
+						network := map[string]any{"outbound": outbound}
+						if !outbound { // no name server; /etc/hosts is to be nuc's
+							network["hosts"] = map[string]any{"other.test": "192.0.2.1"}
+						}
+						d["network"] = network
+					})
+				}
+				h.Must("exec", "web", "sh", "-c", "echo hello >/var/www/html/index.html")
+				h.Must("link", "app", "8080", "web", "80")
+				harness.Eventually(h, patience, "app reaches web by its name", func() bool { return get(h, "app", "http://web:8080/") == "hello\n" })
+				if r := h.Exec("app", "getent", "ahosts", "app"); !strings.HasPrefix(r.Stdout, "127.0.1.1 ") && r.Code == 0 {
+					h.Errorf("its own name:\n%s", r)
+				}
+				h.Must("restart", "app")
+				harness.Eventually(h, patience, "app reaches web by its name after a restart", func() bool { return get(h, "app", "http://web:8080/") == "hello\n" })
+				h.Must("unlink", "app-8080-web-80")
+				harness.Eventually(h, patience, "the name goes with the link", func() bool { return h.Exec("app", "getent", "hosts", "web").Code == 2 })
+			})
+		})
+	}
+}
+
 // TestLinkOfProject names containers by their folders, and a range of ports.
 func TestLinkOfProject(t *testing.T) {
 	onTree(t, func(h *harness.H, tree string) {

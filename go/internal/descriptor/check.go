@@ -144,7 +144,7 @@ func (k *key) check(s string, r rule) (expected, remedy string) {
 	good := true
 	switch r {
 	case ruleName:
-		good = isName(s)
+		good = IsName(s)
 	case rulePath, ruleFile, ruleStorePath, ruleDevice, ruleTarget:
 		good, remedy = checkPath(s, r)
 	case ruleSignal:
@@ -167,7 +167,8 @@ func (k *key) check(s string, r rule) (expected, remedy string) {
 	return r.expected(), remedy
 }
 
-func isName(s string) bool {
+// IsName tells whether a container can have a name.
+func IsName(s string) bool {
 	for i := 0; i < len(s); i++ {
 		c := s[i]
 		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && (c != '-' || i == 0) {

@@ -128,7 +128,7 @@ var keys = []key{
 	{
 		name: "dependsOn", kind: isStrings, rule: ruleName, def: `[]`, example: `["db"]`, each: checkDependsOn,
 		at:  func(d *Descriptor) any { return &d.DependsOn },
-		doc: "Names of containers that are started before this one.",
+		doc: "Names of containers that are started before this one. Each has its name in /etc/hosts, for an address where nothing listens but links to it.",
 	},
 	{
 		name: "restart", kind: isString, enum: []string{RestartNo, RestartOnFailure, RestartAlways}, def: `"no"`, example: `"on-failure"`,

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nix-user-containers/nuc/go/internal/relay"
+	"github.com/nix-user-containers/nuc/go/internal/seqpacket"
 	"github.com/nix-user-containers/nuc/go/internal/socket"
 	"github.com/nix-user-containers/nuc/go/internal/supervisor"
 )
@@ -37,6 +38,8 @@ type client struct {
 	reboots int
 	retry   *time.Timer
 	pause   time.Duration
+	// known has the container know the host by its name, while it is open.
+	known *seqpacket.Conn
 
 	mu sync.Mutex
 	// main are at the spec's addresses, extra at those of the optional ones that
@@ -142,6 +145,10 @@ func (c *client) attempt() {
 		}
 		c.pause, c.bound = 0, true
 		c.use(&c.main, main)
+		if peer := c.p.spec.peer(); peer != "" {
+			// One of an earlier version of nuc has no such names.
+			c.known, _ = supervisor.Peer(c.p.f.Container(c.p.spec.Client.Container), peer)
+		}
 	}
 	if c.settled && !c.extra.done {
 		var extra listening
@@ -200,6 +207,10 @@ func (c *client) silence(reason string) {
 	c.mu.Unlock()
 	c.drop(&c.main)
 	c.drop(&c.extra)
+	if c.known != nil {
+		c.known.Close()
+		c.known = nil
+	}
 }
 
 // bind opens all listeners that must be, or none.

@@ -77,6 +77,16 @@ func (s *Spec) explicit() string {
 	return s.Addresses[0]
 }
 
+// peer is the container that the client's is to know by its name, as the link
+// listens at the address of that: "" for none, or one that a descriptor names.
+func (s *Spec) peer() string {
+	if s.Declared || s.Client.Container == "" || s.Host.Container == "" ||
+		!slices.Contains(s.Addresses, descriptor.PeerAddress(s.Host.Container).String()) {
+		return ""
+	}
+	return s.Host.Container
+}
+
 func (e End) name(count int, address string) string {
 	parts := []string{e.Container}
 	if e.Container == "" {

@@ -7,6 +7,8 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -22,6 +24,9 @@ type Forwarder struct {
 	Host *Host
 	// Changed, if not nil, is told when the host's file has changed.
 	Changed func(Config)
+	// Local, if not nil, knows names that the host's servers don't. They are in
+	// lower case without a dot at the end, and asked for over UDP.
+	Local func(name string) (netip.Addr, bool)
 	// Found, if not nil, is told of the addresses in an answer over UDP, before who
 	// asked gets it: by the name that was asked for, in lower case without a dot at
 	// its end.
@@ -79,19 +84,19 @@ func (f *Forwarder) Close() {
 	f.asking.Wait()
 }
 
-// current are the servers to ask.
-func (f *Forwarder) current() []netip.Addr {
+// current says whom to ask.
+func (f *Forwarder) current() Config {
 	c, changed := f.Host.Current()
 	if changed && f.Changed != nil {
 		f.Changed(c)
 	}
-	return c.Servers
+	return c
 }
 
 // dial connects to the first server that can be reached, for queries over TCP.
 func (f *Forwarder) dial() (*os.File, error) {
 	failure := errors.New("there is no name server")
-	for _, s := range f.current() {
+	for _, s := range f.current().Servers {
 		dialer := net.Dialer{Timeout: patience}
 		c, err := dialer.DialContext(f.ctx, "tcp", netip.AddrPortFrom(s, Port).String())
 		if err != nil {
@@ -112,6 +117,10 @@ func (f *Forwarder) receive() {
 			return
 		}
 		if err != nil || !isQuery(buf[:n]) {
+			continue
+		}
+		if answer := f.local(buf[:n]); answer != nil {
+			_, _ = f.packets.WriteToUDPAddrPort(answer, client)
 			continue
 		}
 		query := append([]byte(nil), buf[:n]...)
@@ -135,10 +144,25 @@ func (f *Forwarder) receive() {
 	}
 }
 
+// local answers what is known here. Who looks up a name without a dot tries it in
+// the domains of the search list first.
+func (f *Forwarder) local(query []byte) []byte {
+	if f.Local == nil {
+		return nil
+	}
+	return local(query, func(name string) (netip.Addr, bool) {
+		first, domain, found := strings.Cut(name, ".")
+		if found && !slices.Contains(strings.Fields(strings.ToLower(f.current().Search)), domain) {
+			return netip.Addr{}, false
+		}
+		return f.Local(first)
+	})
+}
+
 // ask asks the servers in turn and returns an answer, SERVFAIL if there is none.
 func (f *Forwarder) ask(query []byte) []byte {
 	answer := failure(query)
-	servers := f.current()
+	servers := f.current().Servers
 	// A server that is known to be out of reach needs no second try.
 	dead := make([]bool, len(servers))
 	for i := 0; i < rounds; i++ {

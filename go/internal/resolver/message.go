@@ -60,6 +60,41 @@ func question(m []byte) (name string, end int) {
 	return strings.ToLower(strings.Join(labels, ".")), at
 }
 
+// local answers a query for the address of a name that is known here, of either
+// family: there is none of the other one. It returns nil for any other query.
+func local(query []byte, lookup func(name string) (netip.Addr, bool)) []byte {
+	if binary.BigEndian.Uint16(query[4:]) != 1 || query[2]&opcode != 0 {
+		return nil
+	}
+	name, end := question(query)
+	if end < 0 || binary.BigEndian.Uint16(query[end-2:]) != internet {
+		return nil
+	}
+	kind := binary.BigEndian.Uint16(query[end-4:])
+	if kind != typeA && kind != typeAAAA {
+		return nil
+	}
+	address, known := lookup(name)
+	if !known {
+		return nil
+	}
+	m := append([]byte(nil), query[:end]...)
+	m[2] = response | m[2]&recursion
+	m[3] = available
+	clear(m[6:headerSize])
+	if address.Is4() != (kind == typeA) {
+		return m
+	}
+	m[7] = 1
+	data := address.AsSlice()
+	m = append(m, 0xc0, headerSize) // the question's name
+	m = binary.BigEndian.AppendUint16(m, kind)
+	m = binary.BigEndian.AppendUint16(m, internet)
+	m = binary.BigEndian.AppendUint32(m, 0) // not to be kept
+	m = binary.BigEndian.AppendUint16(m, uint16(len(data)))
+	return append(m, data...)
+}
+
 // skipName returns where a name ends, or -1.
 func skipName(m []byte, at int) int {
 	for at >= 0 && at < len(m) {

@@ -126,9 +126,46 @@ func TestFound(t *testing.T) {
 	}
 }
 
+func TestLocal(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "resolv.conf")
+	if err := os.WriteFile(path, []byte("search One.example two.example\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f := &Forwarder{Host: &Host{Path: path}, Local: func(name string) (netip.Addr, bool) {
+		return netip.MustParseAddr("127.64.1.2"), name == "db"
+	}}
+	query := func(name string, kind byte) string {
+		m := "\x12\x34\x01\x20\x00\x01\x00\x00\x00\x00\x00\x00"
+		for label := range strings.SplitSeq(name, ".") {
+			m += string(rune(len(label))) + label
+		}
+		return m + "\x00\x00" + string(rune(kind)) + "\x00\x01"
+	}
+	for _, name := range []string{"db", "DB", "db.one.example", "db.two.example"} {
+		four := f.local([]byte(query(name, typeA)))
+		if asked, got := found(four); !isAnswer(four, []byte(query(name, typeA))) || code(four) != 0 || asked != strings.ToLower(name) || !slices.Equal(got, servers("127.64.1.2")) {
+			t.Errorf("%s: %q", name, four)
+		}
+		// Not NXDOMAIN, which would be of all types.
+		if six := f.local([]byte(query(name, typeAAAA))); six == nil || code(six) != 0 || !bytes.HasSuffix(six, []byte("\x00\x1c\x00\x01")) {
+			t.Errorf("%s, IPv6: %q", name, six)
+		}
+	}
+	for _, other := range []string{query("web", typeA), query("db.three.example", typeA), query("db", 15), query("db", typeA)[:19]} {
+		if m := f.local([]byte(other)); m != nil {
+			t.Errorf("%q for %q, which is the servers' to answer", m, other)
+		}
+	}
+}
+
 func FuzzFound(f *testing.F) {
 	f.Add([]byte("\x12\x34\x81\x80\x00\x01\x00\x01\x00\x00\x00\x00\x01a\x00\x00\x01\x00\x01\xc0\x0c\x00\x01\x00\x01\x00\x00\x00\x00\x00\x04\xc6\x33\x64\x07"))
-	f.Fuzz(func(_ *testing.T, m []byte) { found(m) })
+	f.Fuzz(func(_ *testing.T, m []byte) {
+		found(m)
+		if isQuery(m) {
+			local(m, func(string) (netip.Addr, bool) { return netip.MustParseAddr("127.64.1.2"), true })
+		}
+	})
 }
 
 func FuzzFailure(f *testing.F) {

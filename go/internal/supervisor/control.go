@@ -39,6 +39,9 @@ const (
 	// OpLease has the container run as long as processes live, whose pidfds come
 	// with it. Answered by a keeper.Reply.
 	OpLease = "lease"
+	// OpPeer has the container know another one by its name until the connection
+	// ends. Answered by a keeper.Reply.
+	OpPeer = "peer"
 	// OpLeases is answered by a LeaseOrder with the pidfds of all leases.
 	OpLeases = "leases"
 )
@@ -57,6 +60,8 @@ type Command struct {
 	// Passive does not start a container that only listens, and does not keep it
 	// from being stopped as idle (keeper.OpExec; OpSockets and OpDial only start).
 	Passive bool `json:"passive,omitempty"`
+	// Peer is another container's name (OpPeer).
+	Peer string `json:"peer,omitempty"`
 	// Lease says how leases are meant (OpLease).
 	Lease *LeaseOrder `json:"lease,omitempty"`
 }
@@ -254,6 +259,8 @@ func (s *Supervisor) serveClient(conn *seqpacket.Conn) {
 		s.answerLeases(conn)
 	case OpUse:
 		s.answerUse(conn)
+	case OpPeer:
+		s.answerPeer(conn, c.Peer)
 	case keeper.OpExec, keeper.OpSockets, keeper.OpListen, keeper.OpDial, keeper.OpForget:
 		s.handOn(conn, m, &c)
 	default:

@@ -404,13 +404,12 @@ func (s *Supervisor) identify(p *rootfs.Plan, d *descriptor.Descriptor) error {
 	if d.System.Toplevel != "" {
 		return nil
 	}
-	hosts, declared := hostsFile(d)
-	if declared {
+	if _, declared := hostsFile(d); declared {
 		p.Links["/etc/hosts"] = hostsName
 	} else {
 		p.DefaultLinks = map[string]string{"/etc/hosts": hostsName}
 	}
-	return s.publish(hostsName, hosts)
+	return s.openPeers()
 }
 
 // localtime is the host's zone as a link from /etc; a NixOS system says its own.

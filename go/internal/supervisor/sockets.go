@@ -68,6 +68,20 @@ func Use(ctx context.Context, c state.Container) (*seqpacket.Conn, error) {
 	return nil, err
 }
 
+// Peer has a running container know another one by its name, until the connection
+// is closed.
+func Peer(c state.Container, name string) (*seqpacket.Conn, error) {
+	conn, err := Connect(c)
+	if err != nil {
+		return nil, err
+	}
+	if err := conn.Send(Command{Request: keeper.Request{Op: OpPeer}, Peer: name}); err != nil {
+		conn.Close()
+		return nil, ErrNotRunning
+	}
+	return conn, nil
+}
+
 // Forget removes a Unix socket in a running container that nobody listens on
 // any more.
 func Forget(c state.Container, path string) error { return forgetBy(asClient(c), path) }

@@ -93,6 +93,11 @@ type Supervisor struct {
 	announced chan struct{}
 	console   console.Log
 
+	// publishing is held while /run/host/hosts is written; published tells that the
+	// run has one.
+	publishing sync.Mutex
+	published  bool
+
 	ended chan struct{}
 	halt  chan stopRequest
 
@@ -103,6 +108,7 @@ type Supervisor struct {
 	wayOut      *wayOut       // nil for a run without
 	forced      string        // why init was killed, if it was
 	subscribers map[chan struct{}]bool
+	peers       map[string]int // how many links made by hand lead to each
 }
 
 // HeldError says that another supervisor runs the container.
@@ -123,7 +129,7 @@ func (e HeldError) Error() string {
 func newSupervisor(o Options) *Supervisor {
 	s := &Supervisor{
 		o: o, log: o.Log, ended: make(chan struct{}), halt: make(chan stopRequest, 2), announced: make(chan struct{}, 1),
-		subscribers: map[chan struct{}]bool{}, activation: newActivation(),
+		subscribers: map[chan struct{}]bool{}, peers: map[string]int{}, activation: newActivation(),
 		status: Status{Name: o.Descriptor.Name, State: Starting, Started: time.Now(), Supervisor: os.Getpid()},
 	}
 	for i, network := range []string{socket.TCP4, socket.TCP6, socket.UDP4, socket.UDP6} {
@@ -338,6 +344,7 @@ func (s *Supervisor) dismissKeeper() <-chan struct{} {
 func (s *Supervisor) clearRun(left <-chan struct{}) {
 	s.updating.Lock()
 	defer s.updating.Unlock()
+	s.closePeers()
 	for _, stock := range s.stocks() {
 		stock.Flush()
 	}

@@ -7,8 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"sort"
-	"strings"
 	"sync"
 	"time"
 
@@ -321,7 +319,7 @@ func (w *wayOut) serveNames(d *descriptor.Descriptor) {
 		w.noNames(err)
 		return
 	}
-	f := &resolver.Forwarder{Host: &w.servers, Found: w.found, Changed: func(resolver.Config) {
+	f := &resolver.Forwarder{Host: &w.servers, Local: w.s.peer, Found: w.found, Changed: func(resolver.Config) {
 		if err := w.s.publishNames(w.s.descriptor(), &w.servers); err != nil {
 			w.s.log.Warn("could not change resolv.conf", "container", w.s.o.Container.Name, "error", err)
 		}
@@ -410,10 +408,8 @@ func (s *Supervisor) publishNames(d *descriptor.Descriptor, host *resolver.Host)
 // publishChanges brings the container's names in line with a new descriptor.
 func (s *Supervisor) publishChanges(old, d *descriptor.Descriptor) {
 	before, _ := hostsFile(old)
-	if now, _ := hostsFile(d); now != before && s.group != nil {
-		if err := s.publish(hostsName, now); err != nil {
-			s.warn(err.Error())
-		}
+	if now, _ := hostsFile(d); now != before {
+		s.publishPeers()
 	}
 	w := s.way()
 	if w == nil {
@@ -450,32 +446,4 @@ func (s *Supervisor) publish(name, text string) error {
 		return fmt.Errorf("runtime folder: %w", err)
 	}
 	return nil
-}
-
-// hostsFile is /etc/hosts of a container that is no NixOS, whose modules write
-// their own: itself, what is declared, and its peers.
-func hostsFile(d *descriptor.Descriptor) (text string, declared bool) {
-	lines := []string{
-		"# nuc: network.hosts, links and dependsOn of the descriptor",
-		"127.0.0.1 localhost",
-		"::1 localhost ip6-localhost ip6-loopback",
-		"127.0.1.1 " + d.Name,
-	}
-	peers := slices.Clone(d.DependsOn)
-	for _, l := range d.Links {
-		peers = append(peers, l.To)
-	}
-	sort.Strings(peers)
-	for _, p := range slices.Compact(peers) {
-		lines = append(lines, descriptor.PeerAddress(p).String()+" "+p)
-	}
-	names := make([]string, 0, len(d.Network.Hosts))
-	for name := range d.Network.Hosts {
-		names = append(names, name)
-	}
-	sort.Strings(names)
-	for _, name := range names {
-		lines = append(lines, d.Network.Hosts[name]+" "+name)
-	}
-	return strings.Join(lines, "\n") + "\n", len(peers)+len(names) > 0
 }

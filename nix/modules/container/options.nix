@@ -255,7 +255,7 @@ in
       type = types.listOf types.str;
       default = [ ];
       example = [ "db" ];
-      description = "Names of containers that are started before this one.";
+      description = "Names of containers that are started before this one. Each has its name in /etc/hosts, for an address where nothing listens but links to it.";
     };
 
     restart = mkOption {
