@@ -68,7 +68,7 @@ func find(a Address) Holder {
 	if a.Protocol == "udp" {
 		state = stateUnconnected
 	}
-	found := sockets("/proc/net", state, a)
+	found := sockets("/proc/net", a, func(e entry) bool { return e.state == state })
 	if len(found) == 0 {
 		return Holder{}
 	}
@@ -81,19 +81,23 @@ func find(a Address) Holder {
 	return Holder{User: "uid " + found[0].uid}
 }
 
-type entry struct{ uid, inode string }
+// entry is a socket; its inode is 0 if no process has it.
+type entry struct{ state, uid, inode string }
 
-// States of a socket in the tables of proc(5), after TCP_LISTEN, TCP_ESTABLISHED
-// and TCP_CLOSE; the last is what an unconnected UDP socket is in.
+// States of a socket in the tables of proc(5), after TCP_LISTEN and so on of
+// linux/tcp_states.h. TCP_CLOSE is what an unconnected UDP socket is in.
 const (
 	stateListening   = "0A"
 	stateEstablished = "01"
+	stateFinWait1    = "04"
+	stateFinWait2    = "05"
 	stateUnconnected = "07"
+	stateCloseWait   = "08"
 )
 
-// sockets lists those in a state whose own address meets another: it is the
-// same, or one of them is every address.
-func sockets(folder, state string, a Address) []entry {
+// sockets lists those whose own address meets another: it is the same, or one of
+// them is every address.
+func sockets(folder string, a Address, wanted func(entry) bool) []entry {
 	var found []entry
 	for _, name := range []string{a.Protocol, a.Protocol + "6"} {
 		data, err := os.ReadFile(filepath.Join(folder, name))
@@ -102,12 +106,12 @@ func sockets(folder, state string, a Address) []entry {
 		}
 		for line := range strings.Lines(string(data)) {
 			f := strings.Fields(line)
-			if len(f) < 10 || f[3] != state {
+			if len(f) < 10 || !wanted(entry{f[3], f[7], f[9]}) {
 				continue
 			}
 			host, port, ok := parseLocal(f[1])
 			if ok && port == a.Port && (host == a.Host || host.IsUnspecified() || a.Host.IsUnspecified()) {
-				found = append(found, entry{uid: f[7], inode: f[9]})
+				found = append(found, entry{f[3], f[7], f[9]})
 			}
 		}
 	}
@@ -115,9 +119,22 @@ func sockets(folder, state string, a Address) []entry {
 }
 
 // Connected tells whether a stream's client is connected to an address, whoever
-// listens there.
+// listens there, also if one side has said all that it has to say. One that the
+// service has left to the kernel, to be ended, is not.
 func Connected(a Address) bool {
-	return a.Protocol == "tcp" && len(sockets("/proc/net", stateEstablished, a)) > 0
+	return a.Protocol == "tcp" && len(sockets("/proc/net", a, entry.open)) > 0
+}
+
+// open tells a connection that somebody has, or that waits to be accepted, which
+// has no inode either.
+func (e entry) open() bool {
+	switch e.state {
+	case stateEstablished, stateCloseWait:
+		return true
+	case stateFinWait1, stateFinWait2:
+		return e.inode != "0"
+	}
+	return false
 }
 
 // parseLocal reads an address of /proc/net/tcp: hexadecimal, each group of four

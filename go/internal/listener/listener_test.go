@@ -2,6 +2,7 @@ package listener
 
 import (
 	"errors"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -142,7 +143,7 @@ func TestSockets(t *testing.T) {
 	}
 	for _, test := range tests {
 		got := ""
-		for _, e := range sockets(folder, test.state, Address{Protocol: "tcp", Host: netip.MustParseAddr(test.host), Port: test.port}) {
+		for _, e := range sockets(folder, Address{Protocol: "tcp", Host: netip.MustParseAddr(test.host), Port: test.port}, func(e entry) bool { return e.state == test.state }) {
 			got += e.inode
 		}
 		if got != test.want {
@@ -168,5 +169,46 @@ func TestConnected(t *testing.T) {
 	defer c.Close()
 	if !Connected(a) {
 		t.Error("not connected")
+	}
+	service, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer service.Close()
+	// One side has said all; the other goes on.
+	if err := c.(*net.TCPConn).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := service.Read(make([]byte, 1)); err != io.EOF {
+		t.Fatal(err)
+	}
+	if !Connected(a) {
+		t.Error("not connected once the client has sent all that it has")
+	}
+	late, err := net.Dial("tcp4", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer late.Close()
+	service.Close()
+	c.Close()
+	other, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	if err := other.(*net.TCPConn).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := late.Read(make([]byte, 1)); err != io.EOF {
+		t.Fatal(err)
+	}
+	if !Connected(a) {
+		t.Error("not connected once the service has sent all that it has")
+	}
+	// The client has still not closed: what is left of it is the kernel's.
+	other.Close()
+	if Connected(a) {
+		t.Error("connected although the service has closed")
 	}
 }

@@ -110,13 +110,21 @@ func (b *beginning) running(f func()) {
 
 // close ends serve. stop ends what was started; it is not called where nothing
 // was.
-func (b *beginning) close(stop func()) {
+func (b *beginning) close(stop func()) { b.closeIf(nil, stop) }
+
+// closeIf is close, unless what was started is not idle; it tells whether it is
+// closed.
+func (b *beginning) closeIf(idle func() bool, stop func()) bool {
 	b.once.Do(b.init)
 	b.mu.Lock()
 	if b.closed {
 		b.mu.Unlock()
 		<-b.ended
-		return
+		return true
+	}
+	if b.started && idle != nil && !idle() {
+		b.mu.Unlock()
+		return false
 	}
 	b.closed = true
 	started := b.started
@@ -129,4 +137,5 @@ func (b *beginning) close(stop func()) {
 		leave()
 	}
 	close(b.ended)
+	return true
 }

@@ -122,13 +122,18 @@ func everywhere(f func(l *loop)) {
 	all := loops.all
 	loops.mu.Unlock()
 	for _, l := range all {
-		done := make(chan struct{})
-		l.call(func() {
-			f(l)
-			close(done)
-		})
-		<-done
+		on(l, func() { f(l) })
 	}
+}
+
+// on runs f on a loop and waits for it.
+func on(l *loop, f func()) {
+	done := make(chan struct{})
+	l.call(func() {
+		f()
+		close(done)
+	})
+	<-done
 }
 
 func newLoop() (*loop, error) {

@@ -95,22 +95,50 @@ func (p *Packets) start(l *loop, fd int) {
 
 // Close ends all associations.
 func (p *Packets) Close() {
-	p.begin.close(func() {
-		done := make(chan struct{})
-		p.loop.call(func() {
-			defer close(done)
-			delete(p.loop.timers, p)
-			p.loop.detach(p.fd)
-			closeSocket(p.fd)
-			p.fd = -1
-			for p.oldest != nil {
-				p.oldest.end()
-			}
-		})
-		<-done
-		p.making.Wait()
-	})
+	p.begin.close(p.stop)
 	p.Listener.Close() // if Serve was not called
+}
+
+// CloseIdle is Close where there are no associations, and tells whether it is
+// closed. Datagrams that come meanwhile wait, for whoever has the socket open as
+// well.
+func (p *Packets) CloseIdle() bool {
+	if !p.begin.closeIf(p.idle, p.stop) {
+		return false
+	}
+	p.Listener.Close()
+	return true
+}
+
+// idle stops receiving, unless there are associations.
+func (p *Packets) idle() bool {
+	idle := false
+	on(p.loop, func() {
+		if idle = len(p.clients) == 0; idle {
+			p.shut()
+		}
+	})
+	return idle
+}
+
+func (p *Packets) stop() {
+	on(p.loop, func() {
+		p.shut()
+		delete(p.loop.timers, p)
+		for p.oldest != nil {
+			p.oldest.end()
+		}
+	})
+	p.making.Wait()
+}
+
+// shut closes the socket.
+func (p *Packets) shut() {
+	if p.fd >= 0 {
+		p.loop.detach(p.fd)
+		closeSocket(p.fd)
+		p.fd = -1
+	}
 }
 
 // Forget ends all associations, as what they lead to has gone. Who goes on

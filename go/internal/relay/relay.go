@@ -108,24 +108,51 @@ func (s *Server) start(l *loop, fd int) {
 
 // Close stops listening, ends all connections and waits for their ends.
 func (s *Server) Close() {
+	s.begin.close(s.stop)
+	s.Listener.Close() // if Serve was not called
+}
+
+// CloseIdle is Close where there are no connections, and tells whether it is
+// closed. No client is accepted and then ended: those that come meanwhile wait in
+// the backlog, for whoever has the listener open as well.
+func (s *Server) CloseIdle() bool {
+	if !s.begin.closeIf(s.idle, s.stop) {
+		return false
+	}
+	s.Listener.Close()
+	return true
+}
+
+// idle pauses accepting, and goes on with it if somebody is connected.
+func (s *Server) idle() bool {
+	on(s.loop, func() {
+		delete(s.loop.timers, s)
+		s.loop.detach(s.fd)
+	})
+	everywhere(func(*loop) {}) // those that were given to another loop have come there
+	if s.Open() == 0 {
+		return true
+	}
+	s.loop.call(s.listen)
+	return false
+}
+
+func (s *Server) stop() {
 	s.mu.Lock()
 	s.closed = true
 	s.mu.Unlock()
-	s.begin.close(func() {
-		everywhere(func(l *loop) {
-			if l == s.loop {
-				delete(l.timers, s)
-				// Closing it detaches it only where nobody else has it open.
-				l.detach(s.fd)
-				closeSocket(s.fd)
-			}
-			for _, c := range s.of(l) {
-				c.end(false)
-			}
-		})
-		s.making.Wait()
+	everywhere(func(l *loop) {
+		if l == s.loop {
+			delete(l.timers, s)
+			// Closing it detaches it only where nobody else has it open.
+			l.detach(s.fd)
+			closeSocket(s.fd)
+		}
+		for _, c := range s.of(l) {
+			c.end(false)
+		}
 	})
-	s.Listener.Close() // if Serve was not called
+	s.making.Wait()
 }
 
 // of are the connections that a loop has.

@@ -308,18 +308,31 @@ func (s *Supervisor) watchIdle(stopped <-chan struct{}, idle chan<- struct{}) {
 			continue
 		case <-over:
 		}
-		if s.used() || s.handedOverUsed() {
+		if s.used() || s.handedOverUsed() || !s.retire() {
 			continue
 		}
-		s.mu.Lock()
-		s.idle = true
-		s.mu.Unlock()
-		// From now on clients wait for the next run.
-		s.enter(phaseStarting)
 		s.log.Info("stopping as nobody uses it", "container", s.o.Container.Name)
 		close(idle)
 		return
 	}
+}
+
+// retire has all who come from now on wait for the next run, unless there is
+// somebody who has come meanwhile; it tells whether.
+func (s *Supervisor) retire() bool {
+	s.arranging.Lock()
+	idle := true
+	for _, p := range s.ports() {
+		idle = idle && p.restIfIdle()
+	}
+	s.mu.Lock()
+	if idle = idle && s.uses == 0; idle {
+		s.idle, s.phase = true, phaseStarting
+	}
+	s.mu.Unlock()
+	s.arranging.Unlock()
+	s.arrange()
+	return idle
 }
 
 // used tells whether anybody is connected to a port or has a command running.

@@ -49,6 +49,7 @@ type target struct {
 type server interface {
 	Serve()
 	Close()
+	CloseIdle() bool
 	Open() int
 }
 
@@ -348,6 +349,19 @@ func (p *port) set(s *Supervisor, m mode) {
 		p.server = p.relay(s, socket)
 	}
 	go p.server.Serve()
+}
+
+// restIfIdle has a port's clients wait, unless there are some, and tells whether.
+func (p *port) restIfIdle() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.server != nil {
+		if !p.server.CloseIdle() {
+			return false
+		}
+		p.server, p.mode = nil, resting
+	}
+	return true
 }
 
 // dup is for a server, which closes its socket when it ends.
