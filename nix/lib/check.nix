@@ -235,6 +235,29 @@ let
       path: v:
       twice path v "target" (a: b: a.target == b.target) "a target that no other mount has";
 
+    credential =
+      path: v:
+      let
+        from = filter (key: v ? ${key}) [
+          "file"
+          "command"
+          "environment"
+        ];
+      in
+      if from == [ ] then
+        [
+          "${at (path ++ [ "file" ])}: missing: expected a file, or else ${at (path ++ [ "command" ])} or ${
+            at (path ++ [ "environment" ])
+          }"
+        ]
+      else if length from > 1 then
+        refuseKey path v (elemAt from 1) "nothing, as ${at (path ++ [ (elemAt from 0) ])} is there: leave one of the two out"
+      else
+        [ ];
+
+    credentials =
+      path: v: twice path v "name" (a: b: a.name == b.name) "a name that no other credential has";
+
     network =
       path: v:
       let

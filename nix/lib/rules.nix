@@ -194,6 +194,26 @@ rec {
       matches "[0-9A-Za-z:_.\\@-]+\\.(${unitTypes})" s && stringLength s <= 255
     ) "a unit's name with its suffix${remedy}";
 
+  # The names that systemd takes (credential_name_valid in its
+  # src/shared/creds-util.c): printable ASCII.
+  credential =
+    s:
+    unless (
+      matches "[ -.0-9;-~]+" s && !matches "[.]{1,2}" s && stringLength s <= 255
+    ) "a name of at most 255 printable ASCII characters without / and :";
+
+  program =
+    s:
+    unless (
+      if matches ".*/.*" s then isPath s && s != "/" else s != "" && stringLength s <= 255
+    ) "a program of the host, an absolute path or a name to be found in PATH";
+
+  exported =
+    s:
+    unless (
+      matches "[A-Za-z_][0-9A-Za-z_]*" s && stringLength s <= 255
+    ) "the name of a variable: letters, digits and _, the first no digit";
+
   variable =
     s:
     if

@@ -100,6 +100,26 @@ object
       };
     rootOwned = list (rule "storePath");
     devices = list (rule "device");
+    credentials =
+      list (
+        object [ "name" ] {
+          name = rule "credential";
+          file = rule "path";
+          command = {
+            type = "array";
+            first = rule "program";
+            items = text;
+          };
+          environment = rule "exported";
+          optional = boolean;
+        }
+        // {
+          also = "credential";
+        }
+      )
+      // {
+        also = "credentials";
+      };
     ids = object [ ] {
       count = integer 1 2147483648;
     };

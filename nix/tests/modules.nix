@@ -471,6 +471,66 @@ in
         }
       );
 
+  credentials =
+    expect
+      [
+        {
+          name = "a";
+          environment = "API_TOKEN";
+        }
+        {
+          name = "db-password";
+          command = [
+            "pass"
+            "show"
+            "db"
+          ];
+          optional = true;
+        }
+        {
+          name = "key";
+          file = "/home/ana/key";
+        }
+        {
+          name = "path";
+          file = "/home/ana/path";
+        }
+      ]
+      (descriptorOf {
+        nuc.credentials = {
+          key.file = "/home/ana/key";
+          path.file = /home/ana/path;
+          db-password = {
+            command = [
+              "pass"
+              "show"
+              "db"
+            ];
+            optional = true;
+          };
+          a.environment = "API_TOKEN";
+        };
+      }).credentials;
+  credentialInTheStore =
+    refused
+      [ "nuc.credentials.<name>.file is in the Nix store" "key, other:" "name a file outside, in quotes" ]
+      (
+        { pkgs, ... }:
+        {
+          nuc.credentials = {
+            key.file = "${builtins.storeDir}/00000000000000000000000000000000-source/key";
+            other.file = pkgs.hello;
+            good.file = "/etc/nix/storeroom";
+          };
+        }
+      );
+  credentialFromTwoPlaces = expect false (builtins.tryEval (descriptorOf {
+    nuc.credentials.db = {
+      file = "/home/ana/key";
+      environment = "A";
+    };
+  })).success;
+
   nixInside =
     let
       d = descriptorOf { nuc.nix.enable = true; };

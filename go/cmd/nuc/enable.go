@@ -48,6 +48,9 @@ func (e *enableCommand) Run(c *context) error {
 	if err != nil {
 		return err
 	}
+	for _, s := range all {
+		hide(s.target)
+	}
 	program, err := ownPath()
 	if err != nil {
 		return err
@@ -59,6 +62,11 @@ func (e *enableCommand) Run(c *context) error {
 			return fmt.Errorf("container %s: enabling %s: %w", s.target.descriptor.Name, service.Name, err)
 		}
 		fmt.Fprintf(c.stdout, "%s: enabled, as %s\n", s.target.descriptor.Name, service.Name)
+		for i, one := range s.target.descriptor.Credentials {
+			if one.Environment != "" && !one.Optional {
+				fmt.Fprintf(c.stderr, "nuc: container %s: systemd can't start it by itself: credentials[%d] (%s) is a variable of who runs `nuc up`: use file or command\n", s.target.descriptor.Name, i, one.Name)
+			}
+		}
 	}
 	if name := userName(); !lingers(name) {
 		fmt.Fprintf(c.stderr, "nuc: they start at your first login and stop after your last logout: `loginctl enable-linger %s` has them start at boot, and stay\n", name)

@@ -98,6 +98,10 @@ func (c *context) spawn(t *target, o startOptions) (*seqpacket.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	credentials, err := gather(t)
+	if err != nil {
+		return nil, fmt.Errorf("container %s: %w", t.descriptor.Name, err)
+	}
 	var conn *seqpacket.Conn
 	if m := manager(c.folders.Runtime); m != nil {
 		conn, err = c.serve(m, t, o)
@@ -105,7 +109,7 @@ func (c *context) spawn(t *target, o startOptions) (*seqpacket.Conn, error) {
 		conn, err = fork(t.descriptor.Name)
 	}
 	if err == nil {
-		err = conn.Send(launchOrder{Nuc: self, Source: t.source, Origin: t.originText(), StorePath: t.storePath, Folders: c.folders, LogLevel: c.logLevel, LogJSON: c.logJSON, Lease: o.lease}, o.leased...)
+		err = conn.Send(launchOrder{Nuc: self, Source: t.source, Origin: t.originText(), StorePath: t.storePath, Credentials: credentials, Folders: c.folders, LogLevel: c.logLevel, LogJSON: c.logJSON, Lease: o.lease}, o.leased...)
 		if err != nil {
 			conn.Close()
 		}

@@ -23,6 +23,8 @@ type starting struct {
 	implied bool
 	// acyclic tells that no way leads back to it.
 	acyclic bool
+	// refused is why it can't be started, known before anything is.
+	refused error
 	done    chan struct{}
 	err     error // once done
 }
@@ -32,6 +34,16 @@ func (c *context) up(targets []*target, o startOptions) error {
 	all, err := ordered(targets, c.dependency)
 	if err != nil {
 		return err
+	}
+	for _, s := range all {
+		hide(s.target)
+	}
+	for _, s := range all {
+		if !s.target.container.Held() { // what runs is joined
+			if _, s.refused = gather(s.target); s.refused != nil {
+				s.refused = fmt.Errorf("container %s: %w", s.target.descriptor.Name, s.refused)
+			}
+		}
 	}
 	show := newProgress()
 	defer show.end()
@@ -71,6 +83,9 @@ func isUp(container state.Container) bool {
 
 // start starts the container when all it needs is ready, or says why it does not.
 func (s *starting) start(up func() error) error {
+	if s.refused != nil {
+		return s.refused
+	}
 	for _, n := range s.needs {
 		<-n.done
 		if n.err != nil {

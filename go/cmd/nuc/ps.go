@@ -389,6 +389,9 @@ func (d *detail) print(c *context) error {
 			row("outbound", "%s, process %d", o.Driver, o.PID)
 		}
 	}
+	if len(d.Credentials) > 0 {
+		row("credentials", "%s", strings.Join(d.Credentials, ", "))
+	}
 	for _, l := range d.Leases.Leases {
 		row("lease", "process %d (%s)", l.Process, l.Command)
 	}

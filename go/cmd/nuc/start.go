@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nix-user-containers/nuc/go/internal/console"
+	"github.com/nix-user-containers/nuc/go/internal/credential"
 	"github.com/nix-user-containers/nuc/go/internal/supervisor"
 )
 
@@ -51,6 +52,7 @@ func (s *startCommand) Run(c *context) error {
 	o := supervisor.Options{
 		Links: declaredLinks(c.folders, self, c.log), Descriptor: t.descriptor, Source: t.source, Origin: t.originText(), StorePath: t.storePath, Container: t.container,
 		Cache: c.folders.Cache, Log: c.log, Output: os.Stdout, Copying: c.copying(),
+		Credentials: func() (*credential.Set, error) { return gather(t) },
 	}
 	if console.IsTerminal(os.Stdout) {
 		o.Rows, o.Columns = console.Size(os.Stdout)

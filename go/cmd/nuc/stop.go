@@ -78,6 +78,9 @@ func (r *restartCommand) Run(c *context) error {
 		}
 		targets = append(targets, t)
 	}
+	if err := gatherAll(targets); err != nil {
+		return err
+	}
 	defer takeLeases(targets)()
 	if err := c.stopToStart(targets); err != nil {
 		return err

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nix-user-containers/nuc/go/internal/console"
+	"github.com/nix-user-containers/nuc/go/internal/credential"
 	"github.com/nix-user-containers/nuc/go/internal/descriptor"
 	"github.com/nix-user-containers/nuc/go/internal/notify"
 	"github.com/nix-user-containers/nuc/go/internal/seqpacket"
@@ -34,11 +35,13 @@ type launchOrder struct {
 	Source []byte `json:"source"`
 	Origin []byte `json:"origin,omitempty"`
 	// Nuc is its own path, which the copy that is executed does not know.
-	Nuc       string        `json:"nuc"`
-	StorePath string        `json:"storePath,omitempty"`
-	Folders   state.Folders `json:"folders"`
-	LogLevel  string        `json:"logLevel"`
-	LogJSON   bool          `json:"logJSON"`
+	Nuc       string `json:"nuc"`
+	StorePath string `json:"storePath,omitempty"`
+	// Credentials is what `nuc up` has gathered.
+	Credentials *credential.Set `json:"credentials,omitempty"`
+	Folders     state.Folders   `json:"folders"`
+	LogLevel    string          `json:"logLevel"`
+	LogJSON     bool            `json:"logJSON"`
 	// Lease is for the pidfds that come with the order.
 	Lease supervisor.LeaseOrder `json:"lease"`
 }
@@ -155,6 +158,12 @@ func (c *commission) run() error {
 	}
 	if c.message != nil {
 		o.LeasedTo = c.message.TakeAll()
+	}
+	o.Credentials = func() (*credential.Set, error) {
+		if c.Credentials != nil {
+			return c.Credentials, nil
+		}
+		return credential.Source{Environment: os.Environ(), Unattended: true}.Gather(d.Credentials)
 	}
 	if c.service != nil {
 		defer c.service.Close()

@@ -201,8 +201,12 @@ func (s *switching) next() error {
 
 // anew stops the container and starts it with the new descriptor.
 func (s *switching) anew(keys []string) error {
-	name := s.t.descriptor.Name
-	if err := supervisor.CheckPorts(s.t.descriptor); err != nil {
+	name, targets := s.t.descriptor.Name, []*target{s.t}
+	_, err := gather(s.t)
+	if err == nil {
+		err = supervisor.CheckPorts(s.t.descriptor)
+	}
+	if err != nil {
 		return fmt.Errorf("container %s: %w; nothing was changed", name, err)
 	}
 	if err := s.append(); err != nil {
@@ -212,9 +216,8 @@ func (s *switching) anew(keys []string) error {
 	if err := s.settle(); err != nil {
 		return err
 	}
-	targets := []*target{s.t}
 	defer takeLeases(targets)()
-	err := s.c.stopToStart(targets)
+	err = s.c.stopToStart(targets)
 	if err == nil {
 		err = s.c.up(targets, startOptions{wait: true})
 	}

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/nix-user-containers/nuc/go/internal/credential"
 	"github.com/nix-user-containers/nuc/go/internal/descriptor"
 	"github.com/nix-user-containers/nuc/go/internal/project"
 	"github.com/nix-user-containers/nuc/go/internal/state"
@@ -27,6 +28,8 @@ type target struct {
 	kept []byte
 	// leases are those of the run that this start follows; nil for a first one.
 	leases *leaseSet
+	// credentials, once they are gathered.
+	credentials *credential.Set
 }
 
 // originText is the origin as it is kept with the container.

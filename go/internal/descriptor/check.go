@@ -58,20 +58,31 @@ func (r rule) expected() string {
 		return "a unit's name with its suffix"
 	case ruleVariable:
 		return "the name of a variable for init, not empty and without ="
+	case ruleCredential:
+		return "a name of at most 255 printable ASCII characters without / and :"
+	case ruleProgram:
+		return "a program of the host, an absolute path or a name to be found in PATH"
+	case ruleExported:
+		return "the name of a variable: letters, digits and _, the first no digit"
 	}
 	return "a string"
 }
 
 // word returns the rule of an array's element.
 func (r rule) word(i int) rule {
-	if r != ruleCommand {
+	switch {
+	case !r.isCommand():
 		return r
+	case i > 0:
+		return ruleText
+	case r == ruleHostCommand:
+		return ruleProgram
 	}
-	if i == 0 {
-		return ruleFile
-	}
-	return ruleText
+	return ruleFile
 }
+
+// isCommand tells whether a whole array is one command.
+func (r rule) isCommand() bool { return r == ruleCommand || r == ruleHostCommand }
 
 // checkEncoding refuses what the decoder lets through or replaces: raw is the
 // string as it stands in the file, s what the decoder made of it.
@@ -160,6 +171,12 @@ func (k *key) check(s string, r rule) (expected, remedy string) {
 		good, remedy = checkUnit(s)
 	case ruleVariable:
 		good, remedy = checkVariable(s)
+	case ruleCredential:
+		good = isCredential(s)
+	case ruleProgram:
+		good, remedy = checkProgram(s)
+	case ruleExported:
+		good, remedy = checkExported(s)
 	}
 	if good {
 		return "", ""
@@ -285,6 +302,67 @@ func checkVariable(name string) (good bool, remedy string) {
 		return false, "the launcher sets it: remove it"
 	}
 	return name != "" && !strings.Contains(name, "="), ""
+}
+
+// isCredential knows the names that systemd takes: those of files and of file
+// descriptors (credential_name_valid in its src/shared/creds-util.c).
+func isCredential(s string) bool {
+	for i := 0; i < len(s); i++ {
+		if s[i] < ' ' || s[i] > '~' || s[i] == '/' || s[i] == ':' {
+			return false
+		}
+	}
+	return s != "" && s != "." && s != ".." && len(s) <= 255
+}
+
+func checkProgram(s string) (good bool, remedy string) {
+	if strings.Contains(s, "/") {
+		return checkPath(s, ruleFile)
+	}
+	return s != "" && len(s) <= 255, ""
+}
+
+// checkExported takes the names that shells can give (export of POSIX).
+func checkExported(s string) (good bool, remedy string) {
+	if name, found := strings.CutPrefix(s, "$"); found {
+		return false, "write " + abbreviate(name)
+	}
+	for i := 0; i < len(s); i++ {
+		c := s[i]
+		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && c != '_' && (c < '0' || c > '9' || i == 0) {
+			return false, ""
+		}
+	}
+	return s != "" && len(s) <= 255, ""
+}
+
+func checkCredential(r *reader, o *object) {
+	var from []*member
+	for _, name := range []string{"file", "command", "environment"} {
+		if m := o.get(name); m != nil {
+			from = append(from, m)
+		}
+	}
+	switch len(from) {
+	case 0:
+		r.add(o.end-1, Problem{join(r.path, "file"), "missing", "a file, or else command or environment", ""})
+	case 1:
+	default:
+		r.refuseMember(from[1], "nothing, as "+from[0].key.name+" is there", "leave one of the two out")
+	}
+	name := o.get("name")
+	if name == nil || name.bad {
+		return
+	}
+	text := r.d.credential().Name
+	if r.credentials[text] {
+		r.refuseMember(name, "a name that no other credential has", "remove one of the two")
+		return
+	}
+	if r.credentials == nil {
+		r.credentials = map[string]bool{}
+	}
+	r.credentials[text] = true
 }
 
 func checkRoot(r *reader, o *object) {

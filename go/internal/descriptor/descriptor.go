@@ -6,6 +6,7 @@ package descriptor
 import (
 	"bytes"
 	"encoding/json"
+	"slices"
 )
 
 // Version is the descriptor version this package reads.
@@ -21,10 +22,12 @@ type Descriptor struct {
 	Mounts    []Mount  `json:"mounts,omitempty"`
 	RootOwned []string `json:"rootOwned,omitempty"`
 	Devices   []string `json:"devices,omitempty"`
-	IDs       IDs      `json:"ids"`
-	Network   Network  `json:"network"`
-	Links     []Link   `json:"links,omitempty"`
-	DependsOn []string `json:"dependsOn,omitempty"`
+	// Credentials are secrets for the container's services.
+	Credentials []Credential `json:"credentials,omitempty"`
+	IDs         IDs          `json:"ids"`
+	Network     Network      `json:"network"`
+	Links       []Link       `json:"links,omitempty"`
+	DependsOn   []string     `json:"dependsOn,omitempty"`
 	// Restart is RestartNo, RestartOnFailure or RestartAlways.
 	Restart   string     `json:"restart,omitempty"`
 	Resources *Resources `json:"resources,omitempty"`
@@ -91,6 +94,28 @@ const (
 	KindBind  = "bind"
 	KindTmpfs = "tmpfs"
 )
+
+// Credential is a secret, and where it is had from: exactly one of File, Command
+// and Environment is set.
+type Credential struct {
+	// Name is what services know it by (LoadCredential= of systemd.exec(5)).
+	Name string `json:"name"`
+	// File is one of the host's.
+	File string `json:"file,omitempty"`
+	// Command prints the secret; its first word is an absolute path of the host,
+	// or a name to be found in PATH.
+	Command []string `json:"command,omitempty"`
+	// Environment is the name of a variable of who starts the container.
+	Environment string `json:"environment,omitempty"`
+	// Optional starts the container without the secret if it can't be had.
+	Optional bool `json:"optional,omitempty"`
+}
+
+// Equal tells whether two credentials are had from the same place.
+func (c Credential) Equal(other Credential) bool {
+	return c.Name == other.Name && c.File == other.File && slices.Equal(c.Command, other.Command) &&
+		c.Environment == other.Environment && c.Optional == other.Optional
+}
 
 // IDs says how many user and group ids the container wants.
 type IDs struct {

@@ -32,8 +32,16 @@ const (
 	ruleAllow     rule = "allow"
 	ruleUnit      rule = "unit"
 	ruleVariable  rule = "variable"
+	// ruleCredential is a name that systemd takes for a credential.
+	ruleCredential rule = "credential"
+	// ruleProgram is a program of the host's.
+	ruleProgram rule = "program"
+	// ruleExported is the name of a variable of the host's.
+	ruleExported rule = "exported"
 	// ruleCommand: the first word is a file, the others are text.
 	ruleCommand rule = "command"
+	// ruleHostCommand: the first word is a program, the others are text.
+	ruleHostCommand rule = "hostCommand"
 )
 
 // key describes one key of the descriptor. The reference, the schema and the
@@ -110,6 +118,12 @@ var keys = []key{
 		name: "devices", kind: isStrings, rule: ruleDevice, example: `["/dev/fuse", "/dev/net/tun"]`,
 		at:  func(d *Descriptor) any { return &d.Devices },
 		doc: "Device nodes of the host that the container gets at the same place, with the rights that you have on them.",
+	},
+	{
+		name: "credentials", kind: isObjects, example: `[{ "name": "db-password", "command": ["pass", "show", "db"] }]`,
+		begin:  func(d *Descriptor) { d.Credentials = append(d.Credentials, Credential{}) },
+		fields: credentialKeys, end: checkCredential,
+		doc: "Secrets for services, which get them by systemd's `LoadCredential=`. Each has exactly one of `file`, `command` and `environment`. They are had anew at each start by `nuc up`, `nuc start` or systemd, and kept in memory until the container has stopped; a reboot inside gets the same ones. Names and contents together are at most 1 MiB.",
 	},
 	{
 		name: "ids", kind: isObject, example: `{ "count": 65536 }`, fields: idsKeys,
@@ -261,6 +275,37 @@ var mountKeys = []key{
 		name: "sizeBytes", kind: isInteger, unit: "bytes", min: pageSize, max: maxBytes, example: `67108864`,
 		at:  func(d *Descriptor) any { return &d.mount().SizeBytes },
 		doc: "Size of a `tmpfs`, refused for `bind`. Without it, the kernel's default: half of the memory.",
+	},
+}
+
+// credential returns the element being read.
+func (d *Descriptor) credential() *Credential { return &d.Credentials[len(d.Credentials)-1] }
+
+var credentialKeys = []key{
+	{
+		name: "name", kind: isString, required: true, rule: ruleCredential, example: `"db-password"`,
+		at:  func(d *Descriptor) any { return &d.credential().Name },
+		doc: "What services know it by, and the name of a file in `/run/host/credentials`: at most 255 printable ASCII characters without `/` and `:`. No two credentials share one.",
+	},
+	{
+		name: "file", kind: isString, rule: rulePath, example: `"/home/ana/.secrets/db-password"`,
+		at:  func(d *Descriptor) any { return &d.credential().File },
+		doc: "File of the host whose content it is, byte for byte.",
+	},
+	{
+		name: "command", kind: isStrings, rule: ruleHostCommand, example: `["pass", "show", "db"]`,
+		at:  func(d *Descriptor) any { return &d.credential().Command },
+		doc: "Command that prints it, run on the host as the user who starts the container, in that user's home folder and with no shell: first an absolute path, or a name to be found in PATH. The newline behind a single line is left out; several lines are taken as they are. It has 30 seconds, and may ask on the terminal of `nuc up` and `nuc start`.",
+	},
+	{
+		name: "environment", kind: isString, rule: ruleExported, example: `"DB_PASSWORD"`,
+		at:  func(d *Descriptor) any { return &d.credential().Environment },
+		doc: "Name of a variable of who runs `nuc up` or `nuc start`. Where systemd starts the container by itself (`nuc enable`), nobody has one to give.",
+	},
+	{
+		name: "optional", kind: isBoolean, def: `false`, example: `true`,
+		at:  func(d *Descriptor) any { return &d.credential().Optional },
+		doc: "Start without it, with a warning, if the file or the variable isn't there or the command fails.",
 	},
 }
 

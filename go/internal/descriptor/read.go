@@ -127,9 +127,10 @@ type reader struct {
 	problems []located
 	more     int // problems beyond maxProblems
 
-	targets map[string]bool
-	ports   listeners
-	links   listeners
+	targets     map[string]bool
+	credentials map[string]bool
+	ports       listeners
+	links       listeners
 	// What can only be judged when the whole file is read.
 	depends map[string]bool
 	peers   []place
@@ -444,7 +445,7 @@ func (r *reader) list(k *key) (end int) {
 	}
 	r.path = path
 	bracket := r.next()
-	if k.rule == ruleCommand && i == 0 {
+	if k.rule.isCommand() && i == 0 {
 		r.refuse(bracket.start-1, bracket.end, "a command", "leave the key out if there is none")
 	}
 	if k.kind == isStrings {

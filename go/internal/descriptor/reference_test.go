@@ -111,6 +111,9 @@ var beside = map[string]string{
 	"mounts[].":                `"source": "/srv/data", "target": "/data"`,
 	"mounts[].kind":            `"target": "/cache"`,
 	"mounts[].sizeBytes":       `"kind": "tmpfs", "target": "/cache"`,
+	"credentials[].":           `"name": "db-password"`,
+	"credentials[].name":       `"file": "/home/ana/.secrets/db-password"`,
+	"credentials[].optional":   `"name": "db-password", "file": "/home/ana/.secrets/db-password"`,
 	"network.ports[].":         `"host": 8080, "container": 80`,
 	"network.ports[].handOver": `"host": 80, "container": 80`,
 	"network.idleStopSeconds":  `"ports": [{ "host": 8080, "container": 80, "socketActivation": true }]`,
@@ -417,8 +420,11 @@ var ruleSchemas = map[rule]string{
 		{"pattern":"^[0-9a-fA-F:]*:[0-9a-fA-F:.]*(/[0-9]{1,3})?$","not":{"pattern":"^::1$"}},
 		{"pattern":"^\\[[0-9a-fA-F:]*:[0-9a-fA-F:.]*(/[0-9]{1,3})?\\]:[1-9][0-9]{0,4}(/(tcp|udp))?$"},
 		{"pattern":"^[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*:[1-9][0-9]{0,4}(/(tcp|udp))?$","not":{"pattern":"^localhost:|^([^:]*\\.)?[0-9]+:"}}]}`,
-	ruleUnit:     `{"pattern":"^[0-9A-Za-z:_.\\\\@-]+\\.(service|socket|device|mount|automount|swap|target|path|timer|slice|scope)$","maxLength":255}`,
-	ruleVariable: `{"pattern":"^[^=\u0000]+$","not":{"enum":["container","container_uuid","NOTIFY_SOCKET","CREDENTIALS_DIRECTORY"]}}`,
+	ruleUnit:       `{"pattern":"^[0-9A-Za-z:_.\\\\@-]+\\.(service|socket|device|mount|automount|swap|target|path|timer|slice|scope)$","maxLength":255}`,
+	ruleCredential: `{"pattern":"^[ -.0-9;-~]+$","maxLength":255,"not":{"pattern":"^[.]{1,2}$"}}`,
+	ruleProgram:    `{"anyOf":[{"$ref":"#/$defs/file"},{"pattern":"^[^/\u0000]+$","maxLength":255}]}`,
+	ruleExported:   `{"pattern":"^[A-Za-z_][0-9A-Za-z_]*$","maxLength":255}`,
+	ruleVariable:   `{"pattern":"^[^=\u0000]+$","not":{"enum":["container","container_uuid","NOTIFY_SOCKET","CREDENTIALS_DIRECTORY"]}}`,
 }
 
 // What checks of keys against each other look like in the schema.
@@ -432,6 +438,7 @@ var objectSchemas = map[string]string{
 	"mounts[]": `[{"if":{"required":["kind"],"properties":{"kind":{"const":"tmpfs"}}},
 		"then":{"properties":{"source":false}},
 		"else":{"required":["source"],"properties":{"sizeBytes":false}}}]`,
+	"credentials[]": `[{"oneOf":[{"required":["file"]},{"required":["command"]},{"required":["environment"]}]}]`,
 	"": `[{"if":{"required":["network"],"properties":{"network":{"required":["mode"],"properties":{"mode":{"const":"host"}}}}},
 		"then":{"properties":{"links":{"maxItems":0}}}}]`,
 	"network": `[
@@ -503,7 +510,7 @@ func keySchema(path string, k *key) members {
 			m.add("$ref", "#/$defs/"+string(k.rule))
 		}
 	case isStrings:
-		if k.rule == ruleCommand {
+		if k.rule.isCommand() {
 			m.add("minItems", 1)
 			m.add("prefixItems", []members{reference(k.rule.word(0))})
 			items = reference(k.rule.word(1))
@@ -530,7 +537,7 @@ func schema() string {
 	m.add("title", "nuc descriptor, version 1")
 	m.add("type", "object")
 	objectSchema("", keys, &m)
-	for _, r := range []rule{ruleText, ruleName, rulePath, ruleFile, ruleStorePath, ruleDevice, ruleTarget, ruleSignal, ruleAddress, ruleHostName, ruleAllow, ruleUnit, ruleVariable} {
+	for _, r := range []rule{ruleText, ruleName, rulePath, ruleFile, ruleStorePath, ruleDevice, ruleTarget, ruleSignal, ruleAddress, ruleHostName, ruleAllow, ruleUnit, ruleVariable, ruleCredential, ruleProgram, ruleExported} {
 		var def members
 		def.add("type", "string")
 		var rest map[string]json.RawMessage

@@ -8,6 +8,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nix-user-containers/nuc/go/internal/credential"
 )
 
 const (
@@ -42,11 +44,57 @@ func (p *Plan) kernelFolders(t tree, s *Sources) (*Terminal, error) {
 	if err := mountOn(t, "/run/host", s.host, s.locked[s.host]); err != nil {
 		return nil, fmt.Errorf("/run/host: %w", err)
 	}
+	if err := p.credentials(t); err != nil {
+		return nil, fmt.Errorf("/run/host/credentials: %w", err)
+	}
 	term, err := p.dev(t, s)
 	if err != nil {
 		return nil, fmt.Errorf("/dev: %w", err)
 	}
 	return term, nil
+}
+
+// credentials makes /run/host/credentials, the CREDENTIALS_DIRECTORY of init. A
+// ramfs, as it is never swapped out; a tmpfs that isn't (noswap, Linux 6.4) is
+// not to be had in a user namespace. Like all memory that the container uses, it
+// counts as the container's.
+func (p *Plan) credentials(t tree) error {
+	if len(p.Credentials) == 0 {
+		return nil
+	}
+	at, err := t.apiFolder("run/host/credentials")
+	if err != nil {
+		return err
+	}
+	mnt, err := newMount("ramfs", noExec, "mode", "0500", "source", "nuc")
+	if err != nil {
+		unix.Close(at)
+		return err
+	}
+	for name, value := range p.Credentials {
+		if err := writeCredential(mnt, name, value); err != nil {
+			unix.Close(at)
+			unix.Close(mnt)
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	if err := restrict(mnt, readOnly, false); err != nil {
+		unix.Close(at)
+		unix.Close(mnt)
+		return err
+	}
+	return attach(mnt, at)
+}
+
+func writeCredential(folder int, name string, value credential.Value) error {
+	fd, err := unix.Openat(folder, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o400)
+	if err != nil {
+		return os.NewSyscallError("open", err)
+	}
+	f := os.NewFile(uintptr(fd), name)
+	defer f.Close()
+	_, err = f.Write(value)
+	return err
 }
 
 // mountNew mounts a new file system on a folder that must be a real one.

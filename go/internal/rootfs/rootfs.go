@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/nix-user-containers/nuc/go/internal/credential"
 	"github.com/nix-user-containers/nuc/go/internal/descriptor"
 )
 
@@ -35,6 +36,8 @@ type Plan struct {
 	// HostNetwork means that the network namespace is the host's, so that no
 	// sysfs can be made: it would show another namespace's devices.
 	HostNetwork bool `json:"hostNetwork,omitempty"`
+	// Credentials are in files of /run/host/credentials, by name.
+	Credentials map[string]credential.Value `json:"credentials,omitempty"`
 	// Files are written to the root at each start, by path.
 	Files map[string]string `json:"files,omitempty"`
 	// Links are files of /run/host that are linked to at each start, by path:
@@ -224,7 +227,16 @@ func (p *Plan) Build(s *Sources) (*Terminal, error) {
 	if err := p.writeFiles(t); err != nil {
 		return nil, err
 	}
-	return term, enter(root)
+	if err := enter(root); err != nil {
+		return nil, err
+	}
+	// What systemd mounts for a service in its own place, credentials above all,
+	// gets to the others as mounts are shared, which systemd leaves to a container
+	// manager (mount_setup in its src/shared/mount-setup.c).
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SHARED, ""); err != nil {
+		return nil, fmt.Errorf("sharing the mounts among the container's services: %w", err)
+	}
+	return term, nil
 }
 
 // readOnly lists what the container's root must not be able to write to.

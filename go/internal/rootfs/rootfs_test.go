@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/nix-user-containers/nuc/go/internal/credential"
 	"github.com/nix-user-containers/nuc/go/internal/descriptor"
 	"github.com/nix-user-containers/nuc/test/jail"
 	"github.com/nix-user-containers/nuc/test/leaktest"
@@ -526,7 +527,7 @@ func TestBuild(t *testing.T) {
 		return
 	}
 	dir := t.TempDir()
-	for _, d := range []string{"base", "host"} {
+	for _, d := range []string{"base", "host", "host/credentials"} {
 		if err := os.Mkdir(filepath.Join(dir, d), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -542,7 +543,8 @@ func TestBuild(t *testing.T) {
 			{Kind: descriptor.KindBind, Source: dir + "/source/secret", Target: "/srv/bound/file", ReadOnly: true, Recursive: true},
 			{Kind: "tmpfs", Target: "/srv/tmpfs", SizeBytes: 1 << 20},
 		},
-		Files: map[string]string{"/etc/hostname": "web\n"},
+		Files:       map[string]string{"/etc/hostname": "web\n"},
+		Credentials: map[string]credential.Value{"db password": []byte("x\x00\n"), "-": nil},
 	}
 	sources, err := p.Open()
 	if err != nil {
@@ -568,7 +570,7 @@ func TestBuild(t *testing.T) {
 			t.Errorf("the host's %s is reachable", m)
 		}
 	}
-	for path, want := range map[string]string{"/etc/hostname": "web\n", "/run/host/container-manager": "nuc\n", "/srv/bound/secret": "x"} {
+	for path, want := range map[string]string{"/etc/hostname": "web\n", "/run/host/container-manager": "nuc\n", "/srv/bound/secret": "x", "/run/host/credentials/db password": "x\x00\n", "/run/host/credentials/-": ""} {
 		if data, err := os.ReadFile(path); err != nil || string(data) != want {
 			t.Errorf("%s: %q, %v", path, data, err)
 		}
@@ -584,11 +586,15 @@ func TestBuild(t *testing.T) {
 			t.Errorf("%s could be made writable by mount_setattr", path)
 		}
 	}
-	for _, path := range []string{"/srv/bound/new", "/run/host/new", "/sys/new"} {
+	for _, path := range []string{"/srv/bound/new", "/run/host/new", "/run/host/credentials/new", "/sys/new"} {
 		if os.WriteFile(path, nil, 0o600) == nil {
 			t.Errorf("%s could be made", path)
 		}
 	}
+	if entries, err := os.ReadDir(dir + "/host/credentials"); err == nil {
+		t.Errorf("the host has the credentials %v", entries)
+	}
+	checkCredentials(t)
 	if _, err := os.Lstat("/srv/none"); err == nil {
 		t.Error("an optional mount without source left its target")
 	}
@@ -608,5 +614,34 @@ func TestBuild(t *testing.T) {
 			t.Errorf("there is something above the root: %v", err)
 		}
 		unix.Close(fd)
+	}
+}
+
+// checkCredentials looks at how credentials are mounted, and whose they are.
+func checkCredentials(t *testing.T) {
+	t.Helper()
+	data, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := false
+	for line := range strings.Lines(string(data)) {
+		fields := strings.Fields(line)
+		if fields[4] != "/run/host/credentials" {
+			continue
+		}
+		found = true
+		if fields[5] != "ro,nosuid,nodev,noexec,relatime" || !strings.Contains(line, " - ramfs ") {
+			t.Errorf("mounted as %s", line)
+		}
+	}
+	if !found {
+		t.Error("no mount for credentials")
+	}
+	for path, want := range map[string]uint32{"/run/host/credentials": unix.S_IFDIR | 0o500, "/run/host/credentials/db password": unix.S_IFREG | 0o400} {
+		var st unix.Stat_t
+		if err := unix.Stat(path, &st); err != nil || st.Mode != want || st.Uid != 0 || st.Gid != 0 {
+			t.Errorf("%s: mode %o, owner %d:%d, %v", path, st.Mode, st.Uid, st.Gid, err)
+		}
 	}
 }

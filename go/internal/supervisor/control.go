@@ -102,6 +102,8 @@ type Status struct {
 	Init         int     `json:"initPid,omitempty"`
 	Ports        []Port  `json:"ports,omitempty"`
 	Cgroup       string  `json:"cgroup,omitempty"`
+	// Credentials are the names of those that the container has.
+	Credentials []string `json:"credentials,omitempty"`
 	// Outbound is the way out, nil for a container without or with the host's
 	// network.
 	Outbound *outbound.State `json:"outbound,omitempty"`

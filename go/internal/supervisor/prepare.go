@@ -43,6 +43,24 @@ func (s *Supervisor) claim() error {
 	return s.listen()
 }
 
+// gather gets the container's credentials. They are kept for each boot, also
+// after a switch to a descriptor that has others.
+func (s *Supervisor) gather() error {
+	if s.o.Credentials == nil || len(s.descriptor().Credentials) == 0 {
+		return nil
+	}
+	var err error
+	if s.credentials, err = s.o.Credentials(); err != nil {
+		return err
+	}
+	for _, text := range s.credentials.LeftOut {
+		s.warn(text)
+	}
+	names := s.credentials.Names()
+	s.change(func(st *Status) { st.Credentials = names })
+	return nil
+}
+
 // prepare makes all that a run needs of the host, cheapest and likeliest to
 // fail first. The keeper, which takes longest, is started beside what comes
 // after the cgroup that it has to be in.
@@ -223,6 +241,7 @@ func (s *Supervisor) plan(d *descriptor.Descriptor) (rootfs.Plan, error) {
 		TTYGroup:   d.System.TTYGroup,
 		HostFolder: filepath.Join(s.o.Container.Runtime, hostFolder),
 
+		Credentials: s.credentials.All(),
 		HostNetwork: d.Network.Mode == descriptor.NetworkHost,
 		Localtime:   localtime(d),
 	}

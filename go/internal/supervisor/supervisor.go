@@ -17,6 +17,7 @@ import (
 
 	"github.com/nix-user-containers/nuc/go/internal/cgroup"
 	"github.com/nix-user-containers/nuc/go/internal/console"
+	"github.com/nix-user-containers/nuc/go/internal/credential"
 	"github.com/nix-user-containers/nuc/go/internal/descriptor"
 	"github.com/nix-user-containers/nuc/go/internal/idmap"
 	"github.com/nix-user-containers/nuc/go/internal/keeper"
@@ -53,6 +54,9 @@ type Options struct {
 	// Links, if not nil, makes the links that a descriptor declares, in the
 	// background, and ends others that it made. Nil ends all, before it returns.
 	Links func(*descriptor.Descriptor)
+	// Credentials, if not nil, gathers the descriptor's credentials. It is called
+	// once, before anything is started.
+	Credentials func() (*credential.Set, error)
 	// Restart has the descriptor's restart count.
 	Restart bool
 	// Program is the sealed copy of nuc that the caller executes, if it does.
@@ -75,6 +79,8 @@ type Supervisor struct {
 	serving bool // the control socket is
 	uuid    string
 	short   int // runs in a row that were short
+	// credentials are the same from the first boot to the last.
+	credentials *credential.Set
 	// updating is held while another descriptor is taken over, and while a run
 	// begins or ends.
 	updating sync.Mutex
@@ -185,6 +191,9 @@ func (s *Supervisor) supervise() (state.Exit, error) {
 		return state.Exit{}, fmt.Errorf("container %s: %w", s.o.Container.Name, err)
 	}
 	if err := s.claim(); err != nil {
+		return failed(err)
+	}
+	if err := s.gather(); err != nil {
 		return failed(err)
 	}
 	if s.activated() {

@@ -23,6 +23,7 @@ func Restart(old, new *descriptor.Descriptor) []string {
 	differ("mounts", slices.Equal(old.Mounts, new.Mounts))
 	differ("rootOwned", slices.Equal(old.RootOwned, new.RootOwned))
 	differ("devices", slices.Equal(old.Devices, new.Devices))
+	differ(credentialsKey, slices.EqualFunc(old.Credentials, new.Credentials, descriptor.Credential.Equal))
 	differ("ids", old.IDs == new.IDs)
 	differ("network.mode", old.Network.Mode == new.Network.Mode)
 	differ("network.outbound", old.Network.Outbound == new.Network.Outbound)
@@ -40,12 +41,16 @@ func Restart(old, new *descriptor.Descriptor) []string {
 	return keys
 }
 
-const handOverKey = "network.ports[].handOver"
+const (
+	credentialsKey = "credentials"
+	handOverKey    = "network.ports[].handOver"
+)
 
 // RestartListening is Restart for a container that only listens: the run that
 // comes takes over all but what the supervisor holds.
 func RestartListening(old, new *descriptor.Descriptor) []string {
-	return slices.DeleteFunc(Restart(old, new), func(key string) bool { return key != "ids" && key != handOverKey })
+	held := []string{"ids", credentialsKey, handOverKey}
+	return slices.DeleteFunc(Restart(old, new), func(key string) bool { return !slices.Contains(held, key) })
 }
 
 // handedOver are the ports that init got when it was started.

@@ -30,6 +30,7 @@ func TestRestart(t *testing.T) {
 		{`,"network":{"hostLoopback":true,"allow":["192.0.2.1"],"mtu":1500}`, []string{"network.hostLoopback", "network.allow", "network.mtu"}},
 		{`,"network":{"dns":["9.9.9.9"]}`, nil},
 		{`,"security":{"seccomp":"off"}`, []string{"security.seccomp"}},
+		{`,"credentials":[{"name":"a","file":"/a"}]`, []string{"credentials"}},
 	}
 	for _, test := range tests {
 		changed := read(test.members)
@@ -48,6 +49,13 @@ func TestRestart(t *testing.T) {
 	}
 	if keys := Restart(mail, news); keys != nil {
 		t.Errorf("other names and limits: %q, want none", keys)
+	}
+
+	for _, other := range []string{`{"name":"b","command":["a"]}`, `{"name":"a","command":["a","b"]}`, `{"name":"a","command":["a"],"optional":true}`, `{"name":"a","environment":"A"}`} {
+		a, b := read(`,"credentials":[{"name":"a","command":["a"]}]`), read(`,"credentials":[`+other+`]`)
+		if keys := RestartListening(a, b); !cmp.Equal(keys, []string{"credentials"}) || Restart(a, a) != nil {
+			t.Errorf("%s: %q", other, keys)
+		}
 	}
 
 	system, changed := read(""), read(`,"network":{"hosts":{"mail":"192.0.2.25"}}`)

@@ -102,9 +102,17 @@ let
       "1"
     ]
   ) (lib.attrNames config.systemd.services);
+
+  stored = lib.filter (
+    name: lib.hasPrefix "${builtins.storeDir}/" (toString cfg.credentials.${name}.file)
+  ) (lib.attrNames cfg.credentials);
 in
 {
   assertions = [
+    {
+      assertion = stored == [ ];
+      message = "nuc: nuc.credentials.<name>.file is in the Nix store, where everyone can read it: ${list stored}: name a file outside, in quotes, or use command or environment.";
+    }
     (require "boot.kernelModules can't be loaded" modules
       "load them on the host and name them in nuc.host.kernelModules, or remove them."
     )

@@ -52,6 +52,15 @@ let
         ]
         ++ builtins.tail path
       )
+    else if section == "credentials" && builtins.length path > 1 then
+      dotted (
+        [
+          "nuc"
+          section
+          (builtins.elemAt credentials key)
+        ]
+        ++ lib.drop 2 path
+      )
     else if handed >= 0 then
       "nuc.handOver: ${(builtins.elemAt handedOver.ports handed).unit}.socket: ${lib.last path}"
     else if to == null then
@@ -63,6 +72,19 @@ let
   # Submodules of old releases carry `_module`.
   plain = map (v: removeAttrs v [ "_module" ]);
   set = lib.filterAttrs (_: v: v != null);
+  credentials = lib.attrNames cfg.credentials;
+  credential =
+    name:
+    let
+      value = cfg.credentials.${name};
+    in
+    {
+      inherit name;
+      inherit (value) command environment;
+      # Not interpolated: that would copy a path to the store.
+      file = if value.file == null then null else toString value.file;
+    }
+    // lib.optionalAttrs value.optional { optional = true; };
   resources = set (removeAttrs cfg.resources [ "optional" ]);
 in
 {
@@ -114,6 +136,7 @@ in
     }
     // nonEmpty "rootOwned" (lib.unique (map (p: "${p}") cfg.rootOwnedPackages))
     // nonEmpty "devices" cfg.devices
+    // nonEmpty "credentials" (map credential credentials)
     // nonEmpty "links" (plain cfg.links)
     // nonEmpty "dependsOn" cfg.dependsOn
     // lib.optionalAttrs (cfg.restart != "no") { inherit (cfg) restart; }

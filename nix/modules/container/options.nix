@@ -97,6 +97,44 @@ in
       description = "Device nodes of the host that the container gets at the same place, with the rights that you have on them.";
     };
 
+    credentials = mkOption {
+      type = types.attrsOf (
+        types.submodule {
+          options = {
+            file = mkOption {
+              # A path that is not in quotes is copied to the store, or is there
+              # already with its flake: assertions.nix says what to do then.
+              type = types.nullOr types.path;
+              default = null;
+              example = "/home/ana/.secrets/db-password";
+              description = "File of the host whose content it is, byte for byte. Write it in quotes: what is in the store can be read by everyone.";
+            };
+            command = mkOption {
+              type = types.nullOr (types.listOf types.str);
+              default = null;
+              example = [
+                "pass"
+                "show"
+                "db"
+              ];
+              description = "Command that prints it, run on the host as the user who starts the container. The newline behind a single line is left out.";
+            };
+            environment = nullable types.str "Name of a variable of who runs `nuc up` or `nuc start`.";
+            optional = flag false "Start without it, with a warning, if it can't be had.";
+          };
+        }
+      );
+      default = { };
+      example = {
+        db-password.command = [
+          "pass"
+          "show"
+          "db"
+        ];
+      };
+      description = "Secrets for services by their names, each from one of `file`, `command` and `environment`. A service gets one by `systemd.services.<name>.serviceConfig.LoadCredential`.";
+    };
+
     ids.count = mkOption {
       type = types.int;
       default = 65536;

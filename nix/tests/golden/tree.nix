@@ -21,6 +21,25 @@
       optional = true;
     }
   ];
+  credentials = [
+    {
+      name = "db password";
+      file = "/home/ana/.secrets/db";
+    }
+    {
+      name = "tls.key";
+      command = [
+        "pass"
+        "show"
+        "tls/key"
+      ];
+      optional = true;
+    }
+    {
+      name = "token";
+      environment = "API_TOKEN";
+    }
+  ];
   network.ports = [
     {
       host = 80;
