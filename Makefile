@@ -16,7 +16,7 @@ suites := $(patsubst test/%/run,test-%,$(wildcard test/*/run))
 # Alone, after the others: an emulated machine is slow enough by itself.
 last := test-vm
 
-.PHONY: help build demo test test-unit $(suites) lint trees bench soak clean clean-trees
+.PHONY: help build demo test test-unit $(suites) lint fuzz trees bench soak clean clean-trees
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -46,6 +46,9 @@ test-unit: ## the Go packages' own tests, with the race detector
 
 $(suites): test-%:
 	test/$*/run
+
+fuzz: ## each fuzz target, or those of FUZZ=PATTERN, for FUZZTIME=60s
+	FUZZTIME=$(or $(FUZZTIME),60s) test/fuzz/run $(FUZZ)
 
 trees: build ## build the Debian trees that the tests use
 	@scripts/tree machine
