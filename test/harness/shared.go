@@ -115,7 +115,7 @@ func (p *process) end() {
 	}
 }
 
-// Tree returns the folder of a Debian tree (bookworm, trixie, sid) unpacked for
+// Tree returns the folder of a Debian tree (bookworm, trixie, sid, nested) unpacked for
 // the test's user. Built and unpacked once, it serves later runs too.
 func (h *H) Tree(name string) string {
 	h.Helper()

@@ -92,9 +92,14 @@ func obey() {
 			a.Stats = g.Stats()
 		case "remove":
 			err = g.Remove()
-		case "sweep":
+		case "sweep", "empty":
 			var p Path
-			if err = json.Unmarshal([]byte(argument), &p); err == nil {
+			if err = json.Unmarshal([]byte(argument), &p); err != nil {
+				break
+			}
+			if command == "empty" {
+				err = Empty(p)
+			} else {
 				err = Sweep(p)
 			}
 		}
@@ -162,7 +167,7 @@ func give(t *testing.T, dir string, owner int) {
 }
 
 // begin starts the other process in a cgroup, as the user; in a user namespace
-// it is that user still, as the keeper is.
+// it is that user still, as the keeper is, and has one subordinate id.
 func begin(t *testing.T, dir string, uid uint32, namespace bool) *other {
 	t.Helper()
 	folder, err := os.Open(dir)
@@ -180,8 +185,8 @@ func begin(t *testing.T, dir string, uid uint32, namespace bool) *other {
 	}
 	if namespace {
 		cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWUSER
-		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: int(uid), Size: 1}}
-		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: int(uid), Size: 1}}
+		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: int(uid), Size: 2}}
+		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: int(uid), Size: 2}}
 		cmd.SysProcAttr.Credential = &syscall.Credential{NoSetGroups: true}
 	}
 	o := &other{t: t, cmd: cmd}
@@ -389,6 +394,35 @@ func TestSweep(t *testing.T) {
 			keeper.must("sweep " + a.Path.String()) // what is gone is no error
 		})
 	}
+}
+
+// TestEmpty is a container whose systemd has delegated a cgroup to a user.
+func TestEmpty(t *testing.T) {
+	x := delegated(t, user)
+	o := begin(t, x, user, false)
+	a := o.must("move web")
+	home := x
+	if a.Path.Supervisor != "" {
+		home = a.Path.Supervisor
+	}
+	keeper := begin(t, home, user, true)
+	theirs := filepath.Join(a.Path.Payload, "user.slice", "user@1000.service")
+	if err := os.MkdirAll(filepath.Join(theirs, "app.slice"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	give(t, filepath.Dir(theirs), user)
+	give(t, theirs, user+1)
+	if b := o.do("empty " + a.Path.String()); !strings.Contains(b.Error, "permission denied") {
+		t.Errorf("the supervisor can remove what is another's, so this tests nothing: %q", b.Error)
+	}
+	keeper.must("empty " + a.Path.String())
+	if got := below(t, a.Path.Payload); len(got) > 0 {
+		t.Errorf("left: %q", got)
+	}
+	keeper.must("empty " + a.Path.String())
+	keeper.kill()
+	o.must("remove")
+	wantBelow(t, x)
 }
 
 // TestLeftover is a supervisor that was killed along with its keeper.

@@ -61,6 +61,30 @@ func (g *Group) Remove() error {
 	return remove(p, patience)
 }
 
+// Empty removes the cgroups below the payload's. Those that the container has
+// delegated, to a user's own systemd, belong to that user: the supervisor, who is
+// another on the host, can't remove them, but root of the container's user
+// namespace can.
+func Empty(p Path) error {
+	if p.Payload == "" {
+		return nil
+	}
+	deadline := time.Now().Add(patience)
+	entries, err := os.ReadDir(p.Payload)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if !e.IsDir() {
+			continue
+		}
+		if err := removeUntil(filepath.Join(p.Payload, e.Name()), deadline); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Sweep does in another process what Remove was to do in a supervisor that was
 // killed; it kills what is left of the payload. The calling process may be in
 // the supervisor's leaf; it must be of the same host uid as the supervisor.

@@ -89,6 +89,8 @@ func Main() error {
 	k.killInit()
 	k.booted.Wait()
 	if leave {
+		// What is still there the supervisor finds, and tells.
+		_ = cgroup.Empty(guard.Cgroup)
 		return nil
 	}
 	sweepErr := cgroup.Sweep(guard.Cgroup)

@@ -364,9 +364,7 @@ func (s *Supervisor) clearRun(left <-chan struct{}) {
 		s.notify.Close()
 		s.notify = nil
 	}
-	if s.group != nil && s.group.Description().Supervisor != "" {
-		<-left // it is in one of the cgroups to be removed
-	}
+	<-left // it may be in one of the cgroups to be removed, and removes others
 	if s.unwatch != nil {
 		s.unwatch()
 		s.unwatch = nil
@@ -377,7 +375,6 @@ func (s *Supervisor) clearRun(left <-chan struct{}) {
 		}
 		s.group = nil
 	}
-	<-left
 	s.change(func(st *Status) { st.Cgroup, st.Init, st.Seccomp = "", 0, "" })
 }
 
