@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -139,7 +140,50 @@ func TestLogs(t *testing.T) {
 		}
 		p.Signal(unix.SIGINT)
 		p.Wait(patience)
+
+		// It stays when the container stops, and goes on in the next run.
+		h.Must("stop", "web")
+		stopped := h.Must("logs", "web")
+		for _, message := range []string{"first message", "second message", "third message", "systemd["} {
+			if !strings.Contains(stopped, message) {
+				h.Errorf("logs of the stopped container have no %q:\n%.2000s", message, stopped)
+			}
+		}
+		if nginx := h.Must("logs", "-u", "nginx.service", "-n", "3", "."); !strings.Contains(nginx, "nginx") || strings.Contains(nginx, "message") || strings.Count(nginx, "\n") > 2 {
+			h.Errorf("the last lines of nginx.service of the stopped project:\n%s", nginx)
+		}
+		if r := h.Nuc("logs", "-f", "web"); r.Code != 1 || !strings.Contains(r.Stderr, "nothing to follow") {
+			h.Errorf("%s", r)
+		}
+		h.Must("up", "web")
+		h.Must("exec", "web", "logger", "-t", "again", "of the second run")
+		harness.Eventually(h, patience, "logs show both runs", func() bool {
+			both := h.Must("logs", "web")
+			return strings.Contains(both, "first message") && strings.Contains(both, "of the second run")
+		})
+		// What root has put in its place is not followed out of the container.
+		h.Folder("secret")
+		secret := h.Write("secret/system.journal", "secret", 0o600)
+		h.Must("exec", "web", "sh", "-c", "mv /var/log/journal /var/log/aside && ln -s "+filepath.Dir(secret)+" /var/log/journal")
+		h.Must("kill", "web")
+		if r := h.Nuc("logs", "web"); r.Code != 1 || !strings.Contains(r.Stderr, "has kept no journal") || strings.Count(r.Stderr, "\n") != 1 {
+			h.Errorf("%s", r)
+		}
 	})
+}
+
+// The journal of an ephemeral root goes with it.
+func TestLogsOfEphemeral(t *testing.T) {
+	h := harness.New(t)
+	path := h.OnTree("web", "trixie", ephemeral)
+	if r := h.Nuc("logs", "web"); r.Code != 1 || !strings.Contains(r.Stderr, "not known") {
+		h.Errorf("%s", r)
+	}
+	h.Must("up", path)
+	h.Must("stop", "web")
+	if r := h.Nuc("logs", "web"); r.Code != 1 || !strings.Contains(r.Stderr, "ephemeral") {
+		h.Errorf("%s", r)
+	}
 }
 
 func TestInspect(t *testing.T) {

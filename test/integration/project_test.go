@@ -171,6 +171,12 @@ func TestLogsOfSeveral(t *testing.T) {
 	if strings.Contains(p.Output(), "\x1b") {
 		h.Errorf("colours in a pipe:\n%q", p.Output())
 	}
+	// Of the project, the next run is followed, too.
+	h.Must("restart", "a")
+	harness.Eventually(h, patience, "the followed project shows a message of the next run", func() bool {
+		h.Must("exec", "a", "logger", "-t", "said", "once more")
+		return shows(q.Output(), "a      | ", "once more")
+	})
 	for _, one := range []*harness.Process{p, q} {
 		one.Signal(unix.SIGINT)
 		one.Wait(patience)
@@ -179,7 +185,7 @@ func TestLogsOfSeveral(t *testing.T) {
 	if strings.Contains(until, "said") {
 		h.Errorf("logs until ten minutes ago:\n%s", until)
 	}
-	if since := h.Must("logs", "--since", "10 min ago", "a", "longer"); !shows(since, "a      | ", "by a") || !shows(since, "longer | ", "by longer") {
+	if since := h.Must("logs", "--since", "10 min ago", "a", "longer"); !shows(since, "a      | ", "once more") || !shows(since, "longer | ", "by longer") {
 		h.Errorf("logs since ten minutes ago:\n%s", since)
 	}
 	if r := h.Nuc("logs", "--since", "yesterdya", "a", "longer"); r.Code != 1 || !strings.Contains(r.Stderr, "yesterdya") {

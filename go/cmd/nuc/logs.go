@@ -6,20 +6,23 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/nix-user-containers/nuc/go/internal/keeper"
+	"github.com/nix-user-containers/nuc/go/internal/rootfs"
 	"github.com/nix-user-containers/nuc/go/internal/state"
 	"github.com/nix-user-containers/nuc/go/internal/supervisor"
 )
 
 type logsCommand struct {
-	Names  []string `arg:"" name:"name|project" optional:"" help:"Containers, or projects' folders for all of theirs that run. With several, each line bears its container's name. Without one, the folder you are in."`
+	Names  []string `arg:"" name:"name|project" optional:"" help:"Containers, or projects' folders for all of theirs. With several, each line bears its container's name. Without one, the folder you are in."`
 	Follow bool     `short:"f" help:"Go on with what comes."`
 	Lines  *int     `short:"n" placeholder:"N" help:"Only the last N lines."`
 	Unit   []string `short:"u" sep:"none" placeholder:"UNIT" help:"Only this unit's messages; may be given several times."`
@@ -29,8 +32,8 @@ type logsCommand struct {
 }
 
 func (logsCommand) Help() string {
-	return `The journal is read by the container's own journalctl. What init prints on the
-console is shown by ` + "`nuc start`" + `.
+	return `The journal is read by the container's own journalctl; of a container that has
+stopped, by this machine's. What init prints on the console is shown by ` + "`nuc start`" + `.
 
 Examples:
   nuc logs -f web
@@ -43,7 +46,7 @@ func (l *logsCommand) Run(c *context) error {
 	if l.Lines != nil && *l.Lines < 0 {
 		return exitStatus{statusUsage, fmt.Errorf("--lines %d: a number of lines expected", *l.Lines)}
 	}
-	containers, err := c.withJournal(here(l.Names))
+	containers, err := c.withJournal(here(l.Names), l.Follow)
 	if err != nil {
 		return err
 	}
@@ -51,31 +54,95 @@ func (l *logsCommand) Run(c *context) error {
 	var lock sync.Mutex
 	errs := make([]error, len(containers))
 	var all sync.WaitGroup
+	var stay func() bool
+	if l.Follow && !slices.ContainsFunc(l.Names, isName) {
+		stay = whileAnyRuns(containers)
+	}
 	for i, container := range containers {
 		out := &lines{w: c.stdout, lock: &lock, raw: l.JSON}
 		if len(containers) > 1 && !l.JSON {
 			out.prefix = prefixes[i]
 		}
-		show := func() { errs[i] = l.show(container, out) }
 		if l.Follow {
-			all.Go(show)
+			all.Go(func() { errs[i] = l.follow(container, out, stay) })
 		} else {
-			show()
+			errs[i] = l.show(container, out, l.arguments())
 		}
 	}
 	all.Wait()
 	return errors.Join(errs...)
 }
 
-// withJournal is the selection, of projects only what runs.
-func (c *context) withJournal(args []string) ([]state.Container, error) {
+// followGap is how long none of a project may run, as in a restart, until its logs
+// are followed no more.
+const followGap = 3 * time.Second
+
+// whileAnyRuns tells whether to go on following a project's logs: until it is
+// interrupted, or nothing runs any more.
+func whileAnyRuns(containers []state.Container) func() bool {
+	interrupted := make(chan os.Signal, 1)
+	signal.Notify(interrupted, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		last := time.Now()
+		for time.Since(last) < followGap {
+			if slices.ContainsFunc(containers, state.Container.Held) {
+				last = time.Now()
+			}
+			select {
+			case <-interrupted:
+				return
+			case <-time.After(followGap / 10):
+			}
+		}
+	}()
+	return func() bool {
+		select {
+		case <-over:
+			return false
+		case <-time.After(followGap / 10):
+			return true
+		}
+	}
+}
+
+// follow shows a container's journal as it grows, and that of its next run for as
+// long as stay, if not nil, says.
+func (l *logsCommand) follow(container state.Container, out *lines, stay func() bool) error {
+	arguments := l.arguments()
+	for {
+		var err error
+		if stay == nil || container.Held() {
+			err = l.show(container, out, arguments)
+			var refused supervisor.CommandError
+			if err == nil { // what was shown is not to be shown again
+				arguments = append(l.arguments(), fmt.Sprintf("--since=@%.6f", float64(time.Now().UnixMicro())/1e6), "--lines=all")
+			} else if stay != nil && errors.As(err, &refused) {
+				err = nil // its init is not up yet
+			}
+		}
+		if err != nil || stay == nil || !stay() {
+			return err
+		}
+	}
+}
+
+// withJournal is the selection, of projects what runs or has kept a journal. To be
+// followed are all of a project of which one runs.
+func (c *context) withJournal(args []string, follow bool) ([]state.Container, error) {
 	selected, err := c.selection(args)
 	if err != nil {
 		return nil, err
 	}
+	keeps := func(container state.Container) bool {
+		d, _, err := current(container)
+		return err == nil && d != nil && rootfs.HasJournal(supervisor.Written(container, d))
+	}
 	var list []state.Container
+	runs := slices.ContainsFunc(selected, state.Container.Held)
 	for _, container := range selected {
-		if slices.Contains(args, container.Name) || container.Held() {
+		if slices.Contains(args, container.Name) || follow && runs || !follow && (container.Held() || keeps(container)) {
 			list = append(list, container)
 		}
 	}
@@ -130,8 +197,11 @@ func (l *logsCommand) arguments() []string {
 }
 
 // show prints one container's journal.
-func (l *logsCommand) show(container state.Container, out *lines) error {
+func (l *logsCommand) show(container state.Container, out *lines, arguments []string) error {
 	conn, err := supervisor.Connect(container)
+	if errors.Is(err, supervisor.ErrNotRunning) && !container.Held() {
+		return l.showKept(container, out)
+	}
 	if errors.Is(err, supervisor.ErrNotRunning) {
 		return notRunning(container.Name, err)
 	}
@@ -139,6 +209,9 @@ func (l *logsCommand) show(container state.Container, out *lines) error {
 		return err
 	}
 	defer conn.Close()
+	if st, err := supervisor.Query(container); err == nil && st.State == supervisor.Listening && !l.Follow {
+		return l.showKept(container, out)
+	}
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		return err
@@ -155,7 +228,7 @@ func (l *logsCommand) show(container state.Container, out *lines) error {
 		return err
 	}
 	defer errR.Close()
-	request := keeper.Request{Op: keeper.OpExec, Exec: &keeper.Exec{Arguments: l.arguments()}}
+	request := keeper.Request{Op: keeper.OpExec, Exec: &keeper.Exec{Arguments: arguments}}
 	err = conn.Send(supervisor.Command{Request: request, Passive: true}, null, w, errW)
 	w.Close()
 	errW.Close()

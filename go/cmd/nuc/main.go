@@ -69,6 +69,7 @@ var roles = map[string]func() error{
 	link.Role:         linkMain,
 	roleUnshare:       unshareMain,
 	roleRemove:        removeMain,
+	roleJournal:       journalMain,
 }
 
 // commandLine are the flags that all commands have.

@@ -45,8 +45,46 @@ type Plan struct {
 	Links map[string]string `json:"links,omitempty"`
 	// DefaultLinks are such where the root has nothing of its own at the path.
 	DefaultLinks map[string]string `json:"defaultLinks,omitempty"`
+	// KeepJournal has journald keep its journal in the root, not on /run, so that
+	// it can be read when the container has stopped (Storage=auto of
+	// journald.conf(5)).
+	KeepJournal bool `json:"keepJournal,omitempty"`
 	// Localtime is where /etc/localtime points; empty leaves it alone.
 	Localtime string `json:"localtime,omitempty"`
+}
+
+// Journal is where a kept journal is.
+const Journal = "/var/log/journal"
+
+// OpenJournal opens the folder of the journal in the root of a container that does
+// not run, or in the upper layer of its overlay. What a container has put there in
+// its place is refused, as are links on the way.
+func OpenJournal(root *os.File) (*os.File, error) {
+	fd, err := openJournal(int(root.Fd()), unix.O_RDONLY)
+	if err != nil {
+		return nil, &os.PathError{Op: "open in the container's root", Path: Journal, Err: err}
+	}
+	return os.NewFile(uintptr(fd), Journal), nil
+}
+
+// HasJournal tells whether there is one to open.
+func HasJournal(root string) bool {
+	dir, err := openFolder("root", root)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(dir)
+	fd, err := openJournal(dir, unix.O_PATH)
+	if err == nil {
+		unix.Close(fd)
+	}
+	return err == nil
+}
+
+func openJournal(root int, how uint64) (int, error) {
+	return unix.Openat2(root, Journal[1:], &unix.OpenHow{
+		Flags: how | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS,
+	})
 }
 
 // Replacement is a copy, owned by the container's root, of a store path.
@@ -428,6 +466,12 @@ func (p *Plan) writeFiles(t tree) error {
 	for name, file := range p.DefaultLinks {
 		if err := t.replaceLink(name, ownLinks+file, false); err != nil {
 			return err
+		}
+	}
+	if p.KeepJournal {
+		// A root that has something else there does without.
+		if journal, err := t.folder(Journal, 0o755); err == nil {
+			unix.Close(journal)
 		}
 	}
 	if p.Localtime == "" {

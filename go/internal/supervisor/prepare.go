@@ -20,6 +20,7 @@ import (
 	"github.com/nix-user-containers/nuc/go/internal/rootfs"
 	"github.com/nix-user-containers/nuc/go/internal/rootowned"
 	"github.com/nix-user-containers/nuc/go/internal/seqpacket"
+	"github.com/nix-user-containers/nuc/go/internal/state"
 	"github.com/nix-user-containers/nuc/go/internal/userns"
 )
 
@@ -244,6 +245,7 @@ func (s *Supervisor) plan(d *descriptor.Descriptor) (rootfs.Plan, error) {
 		Credentials: s.credentials.All(),
 		HostNetwork: d.Network.Mode == descriptor.NetworkHost,
 		Localtime:   localtime(d),
+		KeepJournal: !d.Root.Ephemeral,
 	}
 	if err := os.Mkdir(p.Base, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return p, fmt.Errorf("runtime folder: %w", err)
@@ -252,10 +254,10 @@ func (s *Supervisor) plan(d *descriptor.Descriptor) (rootfs.Plan, error) {
 	switch {
 	case d.Root.Ephemeral:
 	case d.Root.Tree != "":
-		p.Folder = filepath.Join(s.o.Container.State, "overlay")
-		own = []string{p.Folder, filepath.Join(p.Folder, "upper"), filepath.Join(p.Folder, "work")}
+		p.Folder = filepath.Join(s.o.Container.State, overlay)
+		own = []string{p.Folder, filepath.Join(p.Folder, upper), filepath.Join(p.Folder, "work")}
 	default:
-		p.Folder = filepath.Join(s.o.Container.State, "root")
+		p.Folder = filepath.Join(s.o.Container.State, root)
 		own = []string{p.Folder}
 	}
 	for _, dir := range own {
@@ -269,6 +271,25 @@ func (s *Supervisor) plan(d *descriptor.Descriptor) (rootfs.Plan, error) {
 		}
 	}
 	return p, s.rootOwned(&p, d)
+}
+
+// Folders of the state folder.
+const (
+	root    = "root"
+	overlay = "overlay"
+	upper   = "upper" // in overlay
+)
+
+// Written is the folder of what a container has written to its root, "" where it
+// keeps nothing.
+func Written(c state.Container, d *descriptor.Descriptor) string {
+	switch {
+	case d.Root.Ephemeral:
+		return ""
+	case d.Root.Tree != "":
+		return filepath.Join(c.State, overlay, upper)
+	}
+	return filepath.Join(c.State, root)
 }
 
 // ownFolder makes a folder that belongs to the container's root: systemd-
