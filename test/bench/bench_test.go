@@ -48,11 +48,12 @@ var rows = []func() *row{
 }
 
 var (
-	out   = flag.String("out", "", "write all runs to this `file`, as JSON; without it nothing is measured")
-	only  = flag.String("rows", "", "measure only the rows whose name this `regexp` matches")
-	whose = flag.String("subjects", "", "measure nuc beside only the subjects whose name this `regexp` matches")
-	quick = flag.Bool("quick", false, "make a quarter of the runs: a glance, not a measurement")
-	runs  = flag.Int("runs", 0, "make this `number` of runs of every subject, instead of the row's own")
+	out       = flag.String("out", "", "write all runs to this `file`, as JSON; without it nothing is measured")
+	only      = flag.String("rows", "", "measure only the rows whose name this `regexp` matches")
+	whose     = flag.String("subjects", "", "measure nuc beside only the subjects whose name this `regexp` matches")
+	quick     = flag.Bool("quick", false, "make a quarter of the runs: a glance, not a measurement")
+	profiling = flag.Bool("profile", false, "say what the time of a relay goes to, and measure nothing")
+	runs      = flag.Int("runs", 0, "make this `number` of runs of every subject, instead of the row's own")
 )
 
 func TestMain(m *testing.M) {
@@ -65,7 +66,7 @@ func TestMain(m *testing.M) {
 // TestBench is a test so that the harness can serve it; it fails only when
 // something is left behind or a row can't be set up, never for a figure.
 func TestBench(t *testing.T) {
-	if *out == "" {
+	if *out == "" || *profiling {
 		t.Skip("make bench runs it")
 	}
 	chosen, err := regexp.Compile(*only)

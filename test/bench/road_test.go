@@ -28,6 +28,7 @@ type road struct {
 	port    int // on the host
 	service int // the service's, in the namespace
 	inside  int // a process in the namespace, 0 for the host
+	server  int // the service's process
 	// roots are the processes that relay; their descendants do, too.
 	roots []int
 }
@@ -61,9 +62,11 @@ func (r *road) begin(s *session, service func(port int) []string) error {
 		command = append(within(r.inside), command...)
 	}
 	if len(command) > 0 {
-		if _, err := s.keep(nil, command...); err != nil {
+		pid, err := s.keep(nil, command...)
+		if err != nil {
 			return err
 		}
+		r.server = pid
 	}
 	return r.ready()
 }
