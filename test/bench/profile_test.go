@@ -76,19 +76,14 @@ type sample struct {
 func (s *session) under(way *road, job string, beside *exec.Cmd) error {
 	var said bytes.Buffer
 	beside.Stdout, beside.Stderr = &said, &said
-	ended := make(chan error, 1)
-	go func() {
-		_, err := figures(s, job, way)
-		ended <- err
-	}()
-	time.Sleep(loadTime / 10)
 	if err := beside.Start(); err != nil {
 		return err
 	}
-	time.Sleep(loadTime * 7 / 10)
+	time.Sleep(time.Second) // it looks at many processes before it begins
+	_, err := figures(s, job, way)
 	_ = beside.Process.Signal(unix.SIGINT)
 	_ = beside.Wait() // its status is the signal's
-	if err := <-ended; err != nil {
+	if err != nil {
 		return fmt.Errorf("%w; %s: %s", err, beside.Path, said.String())
 	}
 	return nil
@@ -127,6 +122,9 @@ func (s *session) sampled(way *road, job string) ([]sample, error) {
 			}
 		}
 		all = append(all, one)
+	}
+	if len(all) == 0 {
+		return nil, fmt.Errorf("perf record has seen nothing: %s", said.String())
 	}
 	return all, nil
 }
