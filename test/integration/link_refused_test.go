@@ -7,6 +7,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/nix-user-containers/nuc/test/harness"
 )
@@ -73,7 +76,7 @@ func TestLinkRefused(t *testing.T) {
 			{"link - " + linked + " web 80", 1, []string{"link host-" + linked + "-db-5432 listens there already", "nuc unlink host-" + linked + "-db-5432"}},
 			{"link --address 127.0.0.1 --address ::1 - " + linked + " db 5432", 0, nil}, // the same, said in full
 			{"link --ipv4 - " + linked + " db 5432", 1, []string{"link host-" + linked + "-db-5432 listens there already"}},
-			{"link web 80 db 80", 1, []string{"container web: 127.0.0.1:80", "listens there already", "nuc exec web ss -lnp"}},
+			{"link web 80 db 80", 1, []string{"container web: 127.0.0.1:80", "nginx (process ", " there) listens there already"}},
 			{"link web 8000-8001 db 5432-5433", 0, nil},
 			{"link web 8001-8002 db 80-81", 1, []string{"link web-8000-8001-db-5432-5433 listens there already"}},
 			{"link --udp --unix /tmp/s - web 80", 2, []string{"/tmp/s", "--udp"}},
@@ -137,5 +140,45 @@ func TestLinkRefused(t *testing.T) {
 			}
 			return processes == 2
 		})
+	})
+}
+
+// TestUnlinkStopped: a link ends at once, whatever state its containers are in.
+func TestUnlinkStopped(t *testing.T) {
+	onTree(t, func(h *harness.H, tree string) {
+		withLinks(h)
+		h.Up("web", tree, ephemeral)
+		number := harness.FreePort(h)
+		h.Must("link", "-", fmt.Sprint(number), "web", "80")
+		h.Must("link", "web", "/run/relayed", "-", "22")
+		supervisor := h.Roles().Supervisor
+		if err := unix.Kill(supervisor, unix.SIGSTOP); err != nil {
+			h.Fatal(err)
+		}
+		defer func() { _ = unix.Kill(supervisor, unix.SIGCONT) }()
+		// This one has the link ask for sockets, which do not come.
+		c, err := net.Dial("tcp4", fmt.Sprintf("127.0.0.1:%d", number))
+		if err != nil {
+			h.Fatal(err)
+		}
+		defer c.Close()
+		time.Sleep(100 * time.Millisecond)
+		if r := h.Nuc("unlink", "--all"); r.Code != 0 || r.Duration > 4*time.Second {
+			h.Errorf("%s", r)
+		}
+	})
+}
+
+// TestLinkBackground: a link's process has nothing of its maker's environment.
+func TestLinkBackground(t *testing.T) {
+	onTree(t, func(h *harness.H, tree string) {
+		withLinks(h)
+		h.Up("web", tree, ephemeral)
+		h.Must("link", "web", "8080", "-", "22")
+		for name, l := range links(h) {
+			if environment, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", l.Pid)); err != nil || len(environment) > 0 {
+				h.Errorf("%s: %q, %v", name, environment, err)
+			}
+		}
 	})
 }

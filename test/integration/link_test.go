@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -401,6 +402,74 @@ func TestLinkUnix(t *testing.T) {
 		h.Must("unlink", "app", "/run/postgresql/.s.PGSQL.5432")
 		if r := h.Exec("app", "test", "-e", "/run/postgresql/.s.PGSQL.5432"); r.Code != 1 {
 			h.Errorf("the socket stays in the container:\n%s", r)
+		}
+	})
+}
+
+// TestLinkLargeRange: a link of thousands of ports is made in good time, also in a
+// container.
+func TestLinkLargeRange(t *testing.T) {
+	onTree(t, func(h *harness.H, tree string) {
+		withLinks(h)
+		h.Up("web", tree, ephemeral)
+		h.Up("app", tree, ephemeral)
+		r := h.Nuc("link", "app", "20000-26000", "web", "75-6075")
+		if r.Code != 0 {
+			h.Fatalf("%s", r)
+		}
+		if page := get(h, "app", "http://127.0.0.1:20005/"); !strings.Contains(page, "nginx") {
+			h.Errorf("%q", page)
+		}
+		h.Logf("6001 ports in %s", r.Duration)
+	})
+}
+
+// TestLinkUnixBurst: as many clients as come at once reach a socket in a
+// container, and take no thread each.
+func TestLinkUnixBurst(t *testing.T) {
+	onTree(t, func(h *harness.H, tree string) {
+		withLinks(h)
+		h.Up("db", tree, ephemeral)
+		script := `use IO::Socket::UNIX; my $l = IO::Socket::UNIX->new(Local => "/run/many", Listen => 4096) or die; my @all;
+			while (my $c = $l->accept) { $c->syswrite("x"); push @all, $c }`
+		if r := h.NucInput(script, "exec", "db", "sh", "-c", "cat >/run/many.pl"); r.Code != 0 {
+			h.Fatalf("%s", r)
+		}
+		h.Must("exec", "db", "systemd-run", "--quiet", "-p", "LimitNOFILE=4096", "perl", "/run/many.pl")
+		harness.Eventually(h, patience, "the service listens", func() bool { return h.Exec("db", "test", "-S", "/run/many").Code == 0 })
+		number := harness.FreePort(h)
+		h.Must("link", "-", fmt.Sprint(number), "db", "/run/many")
+		const burst = 500
+		var all sync.WaitGroup
+		keeper, most, done := h.Roles().Keeper, 0, make(chan struct{})
+		for range burst {
+			all.Go(func() {
+				c, err := net.Dial("tcp4", fmt.Sprintf("127.0.0.1:%d", number))
+				if err != nil {
+					h.Error(err)
+					return
+				}
+				h.Cleanup(func() { c.Close() })
+				_ = c.SetDeadline(time.Now().Add(patience))
+				if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
+					h.Error(err)
+				}
+			})
+		}
+		go func() {
+			all.Wait()
+			close(done)
+		}()
+		for ended := false; !ended; {
+			select {
+			case <-done:
+				ended = true
+			case <-time.After(time.Millisecond):
+				most = max(most, len(threads(h, keeper)))
+			}
+		}
+		if most > 60 {
+			h.Errorf("the keeper had %d threads", most)
 		}
 	})
 }

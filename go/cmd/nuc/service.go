@@ -25,8 +25,13 @@ func manager(runtime string) *unit.Manager {
 	return unit.Of(runtime, os.Getuid())
 }
 
-// unitName is the name of a container's unit.
-func unitName(name string) string { return "nuc-" + name + ".service" }
+// unitName is the name of a container's unit. nuc-link-… is a link's.
+func unitName(name string) string {
+	if strings.HasPrefix(name, "link-") {
+		return "nuc--" + name + ".service" // no link's or container's name begins with -
+	}
+	return "nuc-" + name + ".service"
+}
 
 // leaveTime is how long a supervisor may take besides what its container does.
 const leaveTime = 15

@@ -152,7 +152,7 @@ func (k *keeper) serve(m *seqpacket.Message, netErr error) (leave bool) {
 		go k.open(reply, func() ([]*os.File, error) { return makeSockets(r.Sockets) })
 	case r.Op == OpListen && r.Listen != nil:
 		m.Close()
-		go k.open(reply, func() ([]*os.File, error) { return k.listen(r.Listen) })
+		go k.open(reply, func() ([]*os.File, error) { return k.listen(r.Listen, max(r.Count, 1)) })
 	case r.Op == OpDial && r.Dial != nil:
 		m.Close()
 		go k.open(reply, func() ([]*os.File, error) { return k.dial(r.Dial) })

@@ -349,7 +349,7 @@ func TestInside(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer k.devpts.Close()
-	listening, err := k.listen(&Listen{Network: "unix", Path: path, Mode: 0o666})
+	listening, err := k.listen(&Listen{Network: "unix", Path: path, Mode: 0o666}, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -369,14 +369,14 @@ func TestInside(t *testing.T) {
 		t.Errorf("forgotten: %v, %v", files, err)
 	}
 	for _, bad := range []string{"", "socket", filepath.Join(folder, "none", "socket"), "/proc/1/root/tmp/socket"} {
-		if files, err := k.listen(&Listen{Network: "unix", Path: bad}); err == nil {
+		if files, err := k.listen(&Listen{Network: "unix", Path: bad}, 1); err == nil {
 			closeAll(files...)
 			t.Errorf("%q: listens", bad)
 		}
 	}
 	end.Close()
 	_ = cmd.Wait()
-	if files, err := k.listen(&Listen{Network: "unix", Path: path}); err == nil {
+	if files, err := k.listen(&Listen{Network: "unix", Path: path}, 1); err == nil {
 		closeAll(files...)
 		t.Error("listens in a container that is gone")
 	}

@@ -30,7 +30,8 @@
 //	                        Reply{exited, status}
 //	   client ── Signal ──▶ sent to the process; end-of-file is SIGHUP
 //	on a sockets' reply:    Reply{started} [socket, …]
-//	on a listen's, a dial's: Reply{started} [socket]
+//	on a listen's:          Reply{started} [socket, …]
+//	on a dial's:            Reply{started} [socket]
 //	on a forget's, a limit's: Reply{started}
 //	on a namespaces' reply: Reply{started} [user, network]
 //	instead of any of them: Reply{failed, error, status}
@@ -93,8 +94,10 @@ type Request struct {
 	Exec    *Exec    `json:"exec,omitempty"`
 	Sockets *Sockets `json:"sockets,omitempty"`
 	Listen  *Listen  `json:"listen,omitempty"`
-	Dial    *Dial    `json:"dial,omitempty"`
-	Limit   *Limit   `json:"limit,omitempty"`
+	// Count is how many consecutive ports Listen is for, all or none; 0 is 1.
+	Count int    `json:"count,omitempty"`
+	Dial  *Dial  `json:"dial,omitempty"`
+	Limit *Limit `json:"limit,omitempty"`
 }
 
 // Boot asks to start init.
@@ -142,11 +145,11 @@ type Sockets struct {
 	Count   int    `json:"count"`
 }
 
-// MaxSockets bounds Sockets.Count.
+// MaxSockets bounds Sockets.Count, and the Count of a Listen.
 const MaxSockets = 64
 
-// Listen asks for one bound socket of the container's network namespace, a
-// stream listening. A Unix socket's path is one of the container's.
+// Listen asks for a bound socket of the container's network namespace, a stream
+// listening, or for several. A Unix socket's path is one of the container's.
 type Listen = socket.Place
 
 // Dial asks for a connection to a Unix stream socket of the container's.
@@ -186,4 +189,8 @@ type Reply struct {
 	Status int `json:"status,omitempty"`
 	// Errno is the kernel's, where it was the kernel that refused.
 	Errno int `json:"errno,omitempty"`
+	// Port is the one of a Listen that was refused, Holder what listens there
+	// already, where that is known.
+	Port   int    `json:"port,omitempty"`
+	Holder string `json:"holder,omitempty"`
 }

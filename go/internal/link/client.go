@@ -1,7 +1,9 @@
 package link
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"slices"
@@ -10,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/nix-user-containers/nuc/go/internal/keeper"
 	"github.com/nix-user-containers/nuc/go/internal/relay"
 	"github.com/nix-user-containers/nuc/go/internal/seqpacket"
 	"github.com/nix-user-containers/nuc/go/internal/socket"
@@ -22,6 +25,14 @@ const (
 	associationTimeout = time.Minute
 	maxAssociations    = 1024
 )
+
+// leavePatience is how long a container may take for what a link that ends wants
+// of it.
+const leavePatience = time.Second
+
+// spareFiles are the file descriptors that a link has for other things than
+// listening, connections above all.
+const spareFiles = 256
 
 // client is the client's end of a link: what it listens on.
 type client struct {
@@ -220,6 +231,11 @@ func (c *client) bind() (listening, error) {
 	if spec.Client.Path != "" {
 		addresses = []string{""}
 	}
+	var limit unix.Rlimit
+	needed := spec.Count * (len(addresses) + len(spec.Optional))
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) == nil && uint64(needed+spareFiles) > limit.Cur {
+		return listening{}, fmt.Errorf("%d ports at %d addresses take %d file descriptors, and its process may have %d: link fewer ports, or raise the limit (ulimit -n, DefaultLimitNOFILE=)", spec.Count, needed/spec.Count, needed, limit.Cur)
+	}
 	var all listening
 	for _, address := range addresses {
 		one, err := c.bindRange(address)
@@ -247,13 +263,16 @@ func isLoopback(address string) bool {
 // bindRange opens the listeners at one address, or none.
 func (c *client) bindRange(address string) (listening, error) {
 	l := listening{places: []string{c.p.spec.listening(address)}}
-	for i := range c.p.spec.Count {
-		file, err := c.p.listen(c.p.spec.place(address, i))
+	for len(l.servers) < c.p.spec.Count {
+		first := len(l.servers)
+		files, err := c.p.listen(c.p.spec.place(address, first), min(c.p.spec.Count-first, keeper.MaxSockets))
 		if err != nil {
 			l.close()
 			return listening{}, err
 		}
-		l.servers = append(l.servers, c.serve(file, i))
+		for i, file := range files {
+			l.servers = append(l.servers, c.serve(file, first+i))
+		}
 	}
 	return l, nil
 }
@@ -291,7 +310,10 @@ func (c *client) close(p *process) {
 		if p.spec.Client.Container == "" {
 			err = socket.Remove(path, nil)
 		} else {
-			err = supervisor.Forget(p.f.Container(p.spec.Client.Container), path)
+			// The process's own context has ended.
+			ctx, cancel := context.WithTimeout(context.Background(), leavePatience)
+			err = supervisor.Forget(ctx, p.f.Container(p.spec.Client.Container), path)
+			cancel()
 		}
 		if err != nil && !errors.Is(err, supervisor.ErrNotRunning) {
 			p.log.Warn("its socket stays", "path", path, "error", err)

@@ -116,7 +116,7 @@ func (d *Declarations) make(name string, s Spec) {
 	d.mu.Unlock()
 	_, err := d.maker.Make(&s)
 	var there ThereError
-	if errors.As(err, &there) {
+	if errors.As(err, &there) && there.Ends {
 		// Somebody made it by hand, or it is left of a run that was killed.
 		d.end(name)
 		_, err = d.maker.Make(&s)

@@ -60,13 +60,23 @@ type Spec struct {
 	Declared bool `json:"declared,omitempty"`
 }
 
-// Name is the link's: the same for the same ends.
+// Name is the link's: the same for the same ends, and another one for others.
+// Where that takes it, it has a part made of all that the link is.
 func (s *Spec) Name() string {
 	name := s.Client.name(s.Count, s.explicit()) + "-" + s.Host.name(s.Count, "")
+	if s.Client.Container == machine || s.Host.Container == machine || s.isOdd() || !s.reads(name) {
+		name += "-" + short(fmt.Sprintf("%#v %#v %d %q", s.Client, s.Host, s.Count, s.Addresses))
+	}
 	if s.Protocol == UDP {
 		name += "-" + UDP
 	}
 	return name
+}
+
+// short is a few digits that stand for a text.
+func short(text string) string {
+	sum := sha256.Sum256([]byte(text))
+	return fmt.Sprintf("%x", sum[:3])
 }
 
 // explicit is the address, where there is but one and it is not the default.
@@ -75,6 +85,54 @@ func (s *Spec) explicit() string {
 		return ""
 	}
 	return s.Addresses[0]
+}
+
+// isOdd tells a link at several addresses that are not the default ones.
+func (s *Spec) isOdd() bool {
+	usual := []string{Localhost4, Localhost6, descriptor.PeerAddress(s.Host.Container).String()}
+	return len(s.Addresses) > 1 && slices.ContainsFunc(s.Addresses, func(a string) bool { return !slices.Contains(usual, a) })
+}
+
+// reads tells whether a name is taken for this link's. Containers' names may hold
+// what looks like a port, so that there are several ways to read some:
+// a-80-b-80-c-90 is a-80-b's 80, where c could be the container, and not a's. Of
+// those with ports, it is the one with the longest client, and the most ports.
+func (s *Spec) reads(name string) bool {
+	if s.Client.Path != "" || s.Host.Path != "" {
+		return true // what stands for the path makes it one of a kind
+	}
+	client := strings.Count(s.Client.name(s.Count, s.explicit()), "-") + 1
+	parts := strings.Split(name, "-")
+	for i := len(parts) - 1; i > 0; i-- {
+		for _, count := range endCounts(parts[:i]) {
+			if slices.Contains(endCounts(parts[i:]), count) {
+				return i == client && count == s.Count
+			}
+		}
+	}
+	return true
+}
+
+// endCounts are how many ports an end may have that is written so, the most
+// first; none if it is no end.
+func endCounts(parts []string) (counts []int) {
+	port := func(back int) int {
+		if len(parts) <= back {
+			return 0
+		}
+		n, err := strconv.ParseUint(parts[len(parts)-back], 10, 16)
+		if err != nil {
+			return 0
+		}
+		return int(n)
+	}
+	if first, last := port(2), port(1); first != 0 && last > first {
+		counts = append(counts, last-first+1)
+	}
+	if port(1) != 0 {
+		counts = append(counts, 1)
+	}
+	return counts
 }
 
 // peer is the container that the client's is to know by its name, as the link
@@ -93,7 +151,6 @@ func (e End) name(count int, address string) string {
 		parts[0] = machine
 	}
 	if e.Path != "" {
-		sum := sha256.Sum256([]byte(e.Path))
 		base := strings.Map(func(r rune) rune {
 			if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("._-", r) {
 				return r
@@ -102,7 +159,7 @@ func (e End) name(count int, address string) string {
 		}, path.Base(e.Path))
 		base = strings.TrimLeft(base, ".")
 		// A unit's name, with what else it has, is of 255 bytes at most.
-		return strings.Join(append(parts, base[:min(len(base), 40)], fmt.Sprintf("%x", sum[:3])), "-")
+		return strings.Join(append(parts, base[:min(len(base), 40)], short(e.Path)), "-")
 	}
 	if address != "" {
 		parts = append(parts, address)
@@ -166,8 +223,13 @@ func (s *Spec) Text() string {
 
 // Equal tells whether two links are the same.
 func (s *Spec) Equal(o *Spec) bool {
-	return s.Client == o.Client && s.Host == o.Host && s.Count == o.Count && s.Protocol == o.Protocol && s.Declared == o.Declared &&
+	return s.sameEnds(o) && s.Declared == o.Declared &&
 		slices.Equal(s.Addresses, o.Addresses) && slices.Equal(s.Optional, o.Optional)
+}
+
+// sameEnds tells whether two links connect the same, be it at other addresses.
+func (s *Spec) sameEnds(o *Spec) bool {
+	return s.Client == o.Client && s.Host == o.Host && s.Count == o.Count && s.Protocol == o.Protocol
 }
 
 // clash tells whether two links want the same place to listen on.

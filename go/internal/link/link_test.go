@@ -17,7 +17,7 @@ func TestName(t *testing.T) {
 		name, text, unit string
 	}{
 		{
-			Spec{Client: End{Container: "web", Port: 80}, Host: End{Container: "db", Port: 5432}, Count: 1, Protocol: TCP, Addresses: append(both, "127.70.1.2")},
+			Spec{Client: End{Container: "web", Port: 80}, Host: End{Container: "db", Port: 5432}, Count: 1, Protocol: TCP, Addresses: append(both, descriptor.PeerAddress("db").String())},
 			"web-80-db-5432", "web localhost:80 → db:5432", "nuc-link-web-80-db-5432.service",
 		},
 		{
@@ -58,6 +58,45 @@ func TestName(t *testing.T) {
 		}
 		if got := unitName(test.spec.Name()); test.unit != "" && got != test.unit || len(got) > 255 {
 			t.Errorf("unit %q, want %q", got, test.unit)
+		}
+	}
+}
+
+// TestNames: links that differ have names that differ, which are no longer than
+// they must be.
+func TestNames(t *testing.T) {
+	to := func(client string, port int, host string, hostPort, count int, addresses ...string) Spec {
+		if addresses == nil {
+			addresses = both
+		}
+		return Spec{Client: End{Container: client, Port: port}, Host: End{Container: host, Port: hostPort}, Count: count, Protocol: TCP, Addresses: addresses}
+	}
+	plain := []Spec{
+		to("web-2", 80, "db-1", 5432, 1), to("2", 80, "3", 80, 1), to("", 80, "web-80", 80, 1), to("a-80-90", 80, "b", 80, 11),
+		to("a", 80, "b", 90, 1, "0.0.0.0"), to("a", 80, "b", 91, 1, Localhost4, Localhost6, descriptor.PeerAddress("b").String()),
+	}
+	marked := []Spec{
+		to("", 80, "web", 80, 1, "127.0.0.2", "127.0.0.3"), to("", 80, "web", 80, 1, "127.0.0.2", "127.0.0.4"),
+		to("host", 80, "web", 80, 1), to("web", 80, "host", 80, 1),
+		{Client: End{Container: "host", Path: "/run/s"}, Host: End{Container: "web", Port: 80}, Count: 1, Protocol: TCP},
+		to("a", 80, "b-80-c", 90, 1), to("a", 80, "81-b-80", 81, 1),
+	}
+	others := []Spec{
+		to("a-80-b", 80, "c", 90, 1), to("a", 1, "2-b", 1, 1), to("a-1", 2, "b", 1, 1), to("a", 80, "b", 80, 2),
+		to("", 80, "web", 80, 1), to("web", 80, "", 80, 1),
+		{Client: End{Path: "/run/s"}, Host: End{Container: "web", Port: 80}, Count: 1, Protocol: TCP},
+	}
+	seen := map[string]*Spec{}
+	for i, all := range [][]Spec{plain, marked, others} {
+		for _, s := range all {
+			name := s.Name()
+			if other := seen[name]; other != nil {
+				t.Errorf("%+v and %+v are both %s", s, *other, name)
+			}
+			seen[name] = &s
+			if short := len(name) == len(s.Client.name(s.Count, s.explicit())+"-"+s.Host.name(s.Count, "")); i == 0 && !short || i == 1 && short {
+				t.Errorf("%s: %+v: is longer or shorter than it is to be", name, s)
+			}
 		}
 	}
 }

@@ -14,22 +14,23 @@ import (
 	"github.com/nix-user-containers/nuc/go/internal/supervisor"
 )
 
-// listen opens a listener of the client's. The error is one line that says
-// where, why, and what to do.
-func (p *process) listen(place socket.Place) (*os.File, error) {
+// listen opens listeners of the client's, at a place and the ports after it, or
+// none. The error is one line that says where, why, and what to do.
+func (p *process) listen(place socket.Place, count int) ([]*os.File, error) {
 	name := p.spec.Client.Container
 	if name == "" && place.Network != socket.Unix {
-		return listener.Open(listener.Address{Protocol: p.spec.Protocol, Host: netip.MustParseAddr(place.Address), Port: place.Port})
+		files, _, err := listener.OpenRange(listener.Address{Protocol: p.spec.Protocol, Host: netip.MustParseAddr(place.Address), Port: place.Port}, count)
+		return files, err
 	}
 	if name == "" {
 		file, err := socket.Listen(place, nil)
-		return file, p.refused(place, err)
+		return []*os.File{file}, p.refused(place, err)
 	}
 	if place.Network == socket.Unix {
 		place.Mode = 0o666 // the container's own users are those who connect
 	}
-	file, err := supervisor.Listen(p.f.Container(name), place)
-	return file, p.refused(place, err)
+	files, err := supervisor.Listen(p.ctx, p.f.Container(name), place, count)
+	return files, p.refused(place, err)
 }
 
 // refusedError is a place that can't be listened on.
@@ -47,6 +48,10 @@ func (p *process) refused(place socket.Place, err error) error {
 		return nil
 	}
 	name := p.spec.Client.Container
+	var taken supervisor.RefusedError
+	if errors.As(err, &taken) && taken.Port != 0 {
+		place.Port = taken.Port
+	}
 	where, in, see := place.String(), "", ""
 	if name != "" {
 		where, in, see = "container "+name+": "+where, " in the container", "nuc exec "+name+" ss -lnp"
@@ -61,6 +66,10 @@ func (p *process) refused(place socket.Place, err error) error {
 		why = fmt.Sprintf("link %s listens there already: end it with `nuc unlink %s`, or choose another place", other, other)
 	case errors.Is(err, unix.EADDRINUSE) && place.Network == socket.Unix:
 		why = fmt.Sprintf("there is something of that name already%s: remove it, or choose another path", in)
+	case taken.Holder != "":
+		why = taken.Holder + " listens there already: stop it, or choose another port"
+	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
+		why = fmt.Sprintf("no file descriptor is left for it: link fewer ports than %d", p.spec.Count)
 	case errors.Is(err, unix.EADDRINUSE):
 		why = fmt.Sprintf("something listens there already (`%s` shows what): stop it, or choose another port", see)
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR):

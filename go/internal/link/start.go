@@ -35,6 +35,8 @@ type Maker struct {
 type ThereError struct {
 	Name string
 	Same bool
+	// Ends tells that its ends are the same.
+	Ends bool
 	Text string
 }
 
@@ -56,7 +58,7 @@ func (m *Maker) Make(s *Spec) (*Status, error) {
 	l := m.Folders.Link(s.Name())
 	if old, err := Read(l); err == nil {
 		if l.Held() {
-			return nil, ThereError{Name: l.Name, Same: old.Equal(s), Text: old.Text()}
+			return nil, ThereError{Name: l.Name, Same: old.Equal(s), Ends: old.sameEnds(s), Text: old.Text()}
 		}
 	}
 	// What is left of one that was killed, or that systemd is to start anew.
@@ -161,7 +163,7 @@ func (m *Maker) background(l state.Link, exited func()) error {
 	}
 	defer log.Close()
 	cmd := &exec.Cmd{
-		Path: m.Program, Args: []string{Role, l.Name, m.Folders.Runtime}, Env: os.Environ(), Dir: "/",
+		Path: m.Program, Args: []string{Role, l.Name, m.Folders.Runtime}, Env: []string{}, Dir: "/",
 		Stdin: null, Stdout: null, Stderr: log, SysProcAttr: &syscall.SysProcAttr{Setsid: true},
 	}
 	if err := cmd.Start(); err != nil {

@@ -18,6 +18,10 @@ import (
 	"github.com/nix-user-containers/nuc/go/internal/supervisor"
 )
 
+// maxDials is how many connections to a path in a container are asked for at a
+// time, each of which takes the keeper a thread: others wait.
+const maxDials = 16
+
 // target is the host's end of a link.
 type target struct {
 	// up tells whether it can be reached: the host machine, or a container that
@@ -56,13 +60,22 @@ func (t *target) open(p *process) {
 				}
 				defer use.Close()
 			}
-			return supervisor.Sockets(container, network, n)
+			return supervisor.Sockets(p.ctx, container, network, n)
 		}
 	}
 	t.four.Make = stock(network(p.spec.Protocol, Localhost4))
 	t.six.Make = stock(network(p.spec.Protocol, Localhost6))
 	if end.Path != "" {
-		dial := func() (*os.File, error) { return supervisor.DialUnix(container, end.Path) }
+		dials := make(chan struct{}, maxDials)
+		dial := func() (*os.File, error) {
+			select {
+			case dials <- struct{}{}:
+			case <-p.ctx.Done():
+				return nil, p.ctx.Err()
+			}
+			defer func() { <-dials }()
+			return supervisor.DialUnix(p.ctx, container, end.Path)
+		}
 		if end.Container == "" {
 			dial = func() (*os.File, error) { return socket.Dial(end.Path, nil) }
 		}

@@ -16,6 +16,7 @@ import (
 // don't show their files.
 type Holder struct {
 	PID     int    // 0 if it is not known
+	Inside  int    // the number that it has in its own pid namespace
 	Command string // the process's name
 	// Container is set where it is a container's supervisor.
 	Container string
@@ -62,8 +63,9 @@ const (
 	roleLink       = "nuc-link"
 )
 
-// find asks the kernel who listens at an address that is taken.
-func find(a Address) Holder {
+// Find asks the kernel who listens at an address that is taken, in the caller's
+// network.
+func Find(a Address) Holder {
 	state := stateListening
 	if a.Protocol == "udp" {
 		state = stateUnconnected
@@ -172,7 +174,15 @@ func holding(inode string) int {
 }
 
 func describe(pid int) Holder {
-	h := Holder{PID: pid, Command: "process"}
+	h := Holder{PID: pid, Inside: pid, Command: "process"}
+	if data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid)); err == nil {
+		for line := range strings.Lines(string(data)) {
+			// NSpid: its number in each pid namespace, the innermost last (Linux 4.1).
+			if f := strings.Fields(line); len(f) > 1 && f[0] == "NSpid:" {
+				h.Inside, _ = strconv.Atoi(f[len(f)-1])
+			}
+		}
+	}
 	if data, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid)); err == nil {
 		h.Command = strings.TrimSpace(string(data))
 	}

@@ -55,7 +55,7 @@ func (e *Error) Error() string {
 	case errors.Is(e.Err, unix.EADDRNOTAVAIL):
 		return fmt.Sprintf("%s: this machine has no such address (`ip address` lists those it has)", e.Address)
 	case errors.Is(e.Err, unix.EMFILE), errors.Is(e.Err, unix.ENFILE):
-		return fmt.Sprintf("%s: no file descriptor is left for it (%v): declare fewer ports, or raise the limit with `ulimit -n`", e.Address, e.Err)
+		return fmt.Sprintf("%s: no file descriptor is left for it (%v): take fewer ports, or raise the limit with `ulimit -n`", e.Address, e.Err)
 	}
 	return fmt.Sprintf("%s: %v", e.Address, e.Err)
 }
@@ -78,7 +78,7 @@ func Open(a Address) (*os.File, error) {
 	}
 	e := &Error{Address: a, Err: err}
 	if errors.Is(err, unix.EADDRINUSE) {
-		e.Holder = find(a)
+		e.Holder = Find(a)
 	}
 	return nil, e
 }

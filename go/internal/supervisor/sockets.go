@@ -20,6 +20,10 @@ import (
 type RefusedError struct {
 	Text  string
 	Errno unix.Errno
+	// Port is the one of several that it is about, Holder the program that listens
+	// there already, where that is known.
+	Port   int
+	Holder string
 }
 
 func (e RefusedError) Error() string { return e.Text }
@@ -33,16 +37,22 @@ func (e RefusedError) Unwrap() error {
 }
 
 // Sockets returns unconnected, non-blocking sockets of a running container's
-// network: tcp4, tcp6, udp4 or udp6, at most keeper.MaxSockets.
-func Sockets(c state.Container, network string, n int) ([]*os.File, error) {
-	return socketsBy(asClient(c), network, n)
+// network: tcp4, tcp6, udp4 or udp6, at most keeper.MaxSockets. Like the functions
+// below, it gives up when the context ends.
+func Sockets(ctx context.Context, c state.Container, network string, n int) ([]*os.File, error) {
+	return socketsBy(ctx, asClient(c), network, n)
 }
 
-// Listen returns a bound socket of a running container, a stream listening.
-func Listen(c state.Container, l keeper.Listen) (*os.File, error) { return listenBy(asClient(c), l) }
+// Listen returns bound sockets of a running container for n consecutive ports, at
+// most keeper.MaxSockets, or none; streams listen.
+func Listen(ctx context.Context, c state.Container, l keeper.Listen, n int) ([]*os.File, error) {
+	return listenBy(ctx, asClient(c), l, n)
+}
 
 // DialUnix returns a connection to a Unix stream socket of a running container.
-func DialUnix(c state.Container, path string) (*os.File, error) { return dialBy(asClient(c), path) }
+func DialUnix(ctx context.Context, c state.Container, path string) (*os.File, error) {
+	return dialBy(ctx, asClient(c), path)
+}
 
 // Use has a running container that its clients start up, and keeps it from being
 // stopped as idle until the connection is closed. It waits for a start, until the
@@ -84,18 +94,24 @@ func Peer(c state.Container, name string) (*seqpacket.Conn, error) {
 
 // Forget removes a Unix socket in a running container that nobody listens on
 // any more.
-func Forget(c state.Container, path string) error { return forgetBy(asClient(c), path) }
+func Forget(ctx context.Context, c state.Container, path string) error {
+	return forgetBy(ctx, asClient(c), path)
+}
 
 // Sockets is the function of that name, for the supervisor's own container.
 func (s *Supervisor) Sockets(network string, n int) ([]*os.File, error) {
-	return socketsBy(s.asKeeper, network, n)
+	return socketsBy(context.Background(), s.asKeeper, network, n)
 }
 
 // Listen is the function of that name, for the supervisor's own container.
-func (s *Supervisor) Listen(l keeper.Listen) (*os.File, error) { return listenBy(s.asKeeper, l) }
+func (s *Supervisor) Listen(l keeper.Listen) (*os.File, error) {
+	return one(listenBy(context.Background(), s.asKeeper, l, 1))
+}
 
 // DialUnix is the function of that name, for the supervisor's own container.
-func (s *Supervisor) DialUnix(path string) (*os.File, error) { return dialBy(s.asKeeper, path) }
+func (s *Supervisor) DialUnix(path string) (*os.File, error) {
+	return dialBy(context.Background(), s.asKeeper, path)
+}
 
 // patience is how long a supervisor and a keeper may take to answer.
 const patience = 10 * time.Second
@@ -130,20 +146,20 @@ func (s *Supervisor) asKeeper(r keeper.Request) (*seqpacket.Conn, error) {
 	return reply, nil
 }
 
-func socketsBy(ask ask, network string, n int) ([]*os.File, error) {
-	return receiveSockets(ask, keeper.Request{Op: keeper.OpSockets, Sockets: &keeper.Sockets{Network: network, Count: n}}, n, network, false)
+func socketsBy(ctx context.Context, ask ask, network string, n int) ([]*os.File, error) {
+	return receiveSockets(ctx, ask, keeper.Request{Op: keeper.OpSockets, Sockets: &keeper.Sockets{Network: network, Count: n}}, n, network, false)
 }
 
-func listenBy(ask ask, l keeper.Listen) (*os.File, error) {
-	return one(receiveSockets(ask, keeper.Request{Op: keeper.OpListen, Listen: &l}, 1, l.Network, true))
+func listenBy(ctx context.Context, ask ask, l keeper.Listen, n int) ([]*os.File, error) {
+	return receiveSockets(ctx, ask, keeper.Request{Op: keeper.OpListen, Listen: &l, Count: n}, n, l.Network, true)
 }
 
-func dialBy(ask ask, path string) (*os.File, error) {
-	return one(receiveSockets(ask, keeper.Request{Op: keeper.OpDial, Dial: &keeper.Dial{Path: path}}, 1, socket.Unix, false))
+func dialBy(ctx context.Context, ask ask, path string) (*os.File, error) {
+	return one(receiveSockets(ctx, ask, keeper.Request{Op: keeper.OpDial, Dial: &keeper.Dial{Path: path}}, 1, socket.Unix, false))
 }
 
-func forgetBy(ask ask, path string) error {
-	_, err := receiveSockets(ask, keeper.Request{Op: keeper.OpForget, Dial: &keeper.Dial{Path: path}}, 0, "", false)
+func forgetBy(ctx context.Context, ask ask, path string) error {
+	_, err := receiveSockets(ctx, ask, keeper.Request{Op: keeper.OpForget, Dial: &keeper.Dial{Path: path}}, 0, "", false)
 	return err
 }
 
@@ -155,14 +171,21 @@ func one(f []*os.File, err error) (*os.File, error) {
 }
 
 // receiveSockets asks for sockets, and takes what was asked for and nothing else.
-func receiveSockets(ask ask, r keeper.Request, n int, network string, listening bool) ([]*os.File, error) {
+func receiveSockets(ctx context.Context, ask ask, r keeper.Request, n int, network string, listening bool) ([]*os.File, error) {
 	conn, err := ask(r)
 	if err != nil {
 		return nil, err
 	}
 	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
 	_ = conn.Net().SetReadDeadline(time.Now().Add(patience))
 	m, err := conn.Receive()
+	if ctx.Err() != nil {
+		if err == nil {
+			m.Close()
+		}
+		return nil, ctx.Err()
+	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return nil, gone(err)
 	}
@@ -176,7 +199,7 @@ func receiveSockets(ask ask, r keeper.Request, n int, network string, listening 
 	}
 	if reply.Kind != keeper.Started {
 		m.Close()
-		return nil, RefusedError{Text: reply.Error, Errno: unix.Errno(reply.Errno)}
+		return nil, RefusedError{Text: reply.Error, Errno: unix.Errno(reply.Errno), Port: reply.Port, Holder: reply.Holder}
 	}
 	err = nil
 	if len(m.FDs) != n {

@@ -49,7 +49,7 @@ func TestReceiveSockets(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			got, err := socketsBy(func(keeper.Request) (*seqpacket.Conn, error) {
+			got, err := socketsBy(t.Context(), func(keeper.Request) (*seqpacket.Conn, error) {
 				conn, peer, err := seqpacket.Pair()
 				if err != nil {
 					return nil, err
@@ -69,7 +69,7 @@ func TestReceiveSockets(t *testing.T) {
 			}
 		})
 	}
-	_, err = socketsBy(func(keeper.Request) (*seqpacket.Conn, error) {
+	_, err = socketsBy(t.Context(), func(keeper.Request) (*seqpacket.Conn, error) {
 		conn, peer, err := seqpacket.Pair()
 		peer.Close()
 		return conn, err
@@ -81,16 +81,16 @@ func TestReceiveSockets(t *testing.T) {
 
 func TestSocketsOfStopped(t *testing.T) {
 	s := idle(t)
-	if f, err := Sockets(s.o.Container, socket.TCP4, 1); !errors.Is(err, ErrNotRunning) {
+	if f, err := Sockets(t.Context(), s.o.Container, socket.TCP4, 1); !errors.Is(err, ErrNotRunning) {
 		t.Errorf("%v, %v", f, err)
 	}
-	if f, err := Listen(s.o.Container, keeper.Listen{Network: socket.TCP4, Address: "127.0.0.1"}); !errors.Is(err, ErrNotRunning) {
+	if f, err := Listen(t.Context(), s.o.Container, keeper.Listen{Network: socket.TCP4, Address: "127.0.0.1"}, 1); !errors.Is(err, ErrNotRunning) {
 		t.Errorf("%v, %v", f, err)
 	}
-	if f, err := DialUnix(s.o.Container, "/x"); !errors.Is(err, ErrNotRunning) {
+	if f, err := DialUnix(t.Context(), s.o.Container, "/x"); !errors.Is(err, ErrNotRunning) {
 		t.Errorf("%v, %v", f, err)
 	}
-	if err := Forget(s.o.Container, "/x"); !errors.Is(err, ErrNotRunning) {
+	if err := Forget(t.Context(), s.o.Container, "/x"); !errors.Is(err, ErrNotRunning) {
 		t.Error(err)
 	}
 }

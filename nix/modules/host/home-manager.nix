@@ -46,7 +46,8 @@ in
 
     systemd.user.services = lib.mapAttrs' (
       name: container:
-      lib.nameValuePair "nuc-${name}" {
+      # nuc-link-… is a link's.
+      lib.nameValuePair "nuc-${lib.optionalString (lib.hasPrefix "link-" name) "-"}${name}" {
         Unit.Description = "Container ${name}";
         Service = {
           ExecStart = "${cfg.package}/bin/nuc start ${container.descriptor}";
