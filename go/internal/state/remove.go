@@ -74,6 +74,14 @@ func RemoveTree(path string, progress func(files int)) error {
 		return &os.PathError{Op: "open", Path: path, Err: err}
 	}
 	defer unix.Close(fd)
+	// Each command that removes state removes what an earlier one left, too: one
+	// of two at a time would take from the other what it is just looking at.
+	for unix.Flock(fd, unix.LOCK_EX) == unix.EINTR {
+	}
+	var st unix.Stat_t
+	if unix.Fstat(fd, &st) == nil && st.Nlink == 0 {
+		return nil
+	}
 	if err := empty(fd, "", progress); err != nil {
 		return fmt.Errorf("removing %s: %w", path, err)
 	}

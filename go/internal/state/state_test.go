@@ -11,7 +11,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -612,6 +614,32 @@ func grow(t *testing.T, random *rand.Rand, dir, outside string, depth int) int {
 }
 
 // TestRemoveDeepTree is one that no path and no table of descriptors can hold.
+// TestRemoveTreeTogether: several remove the same tree, as nuc rm does with what
+// another one has set aside.
+func TestRemoveTreeTogether(t *testing.T) {
+	for range 3 {
+		top := filepath.Join(t.TempDir(), "tree")
+		for i := range 60 {
+			folder := filepath.Join(top, strconv.Itoa(i%20), strconv.Itoa(i), "below")
+			if err := errors.Join(os.MkdirAll(folder, 0o755), os.WriteFile(filepath.Join(folder, "file"), nil, 0o644)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var all sync.WaitGroup
+		for range 4 {
+			all.Go(func() {
+				if err := RemoveTree(top, nil); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+		if _, err := os.Lstat(top); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("it is still there: %v", err)
+		}
+	}
+}
+
 func TestRemoveDeepTree(t *testing.T) {
 	top := filepath.Join(t.TempDir(), "top")
 	if err := os.Mkdir(top, 0o700); err != nil {
