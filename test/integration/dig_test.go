@@ -94,6 +94,13 @@ func TestDigInside(t *testing.T) {
 			h.Errorf("with a first server that refuses: %s", got)
 		}
 	}
+	// One that is silent: the router drops what is for nobody.
+	h.Outside.Resolve("nameserver 198.51.100.99\nnameserver " + harness.OutsideOther4 + "\n")
+	for _, words := range [][]string{{"outside.test"}, {"+tcp", "outside.test"}} {
+		if got := ask(words...); got.answers != harness.OutsideAddress4 || got.Duration < time.Second || got.Duration > 5*time.Second {
+			h.Errorf("with a first server that is silent: %s", got)
+		}
+	}
 	h.Outside.Resolve("nameserver 127.0.0.54\n")
 	if got := ask("outside.test"); !got.says("status: SERVFAIL") || got.Duration > 5*time.Second {
 		h.Errorf("with no server: %s", got)
