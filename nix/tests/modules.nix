@@ -273,6 +273,16 @@ in
     };
   }).network;
   hostNetwork = expect { mode = "host"; } (descriptorOf { nuc.network.mode = "host"; }).network;
+  seccomp =
+    expect
+      [
+        { seccomp = "off"; }
+        false
+      ]
+      [
+        (descriptorOf { nuc.security.seccomp = "off"; }).security
+        ((descriptorOf { }) ? security)
+      ];
   handOver =
     expect
       [

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -75,6 +76,7 @@ var table = []struct {
 	{"kernel", "Linux 5.12 or newer", kernel},
 	{"user-namespaces", "user namespaces are allowed", userNamespaces},
 	{"apparmor", "AppArmor lets user namespaces have rights", appArmor},
+	{"seccomp", "filters of system calls", seccompFilters},
 	{"subordinate-ids", "subordinate user and group ids", subordinateIDs},
 	{"id-helpers", "newuidmap and newgidmap work", idHelpers},
 	{"overlay", "overlay file system", overlay},
@@ -210,6 +212,14 @@ func appArmor(e *Environment) verdict {
 		return verdict{Failed, fmt.Sprintf("kernel.apparmor_restrict_unprivileged_userns is 1: a process in a user namespace has no rights there (%v)", err), profile}
 	}
 	return verdict{Failed, fmt.Sprintf("a process in a user namespace has no rights there: %v; no setting of AppArmor says so", err), "look at user-namespaces above, and for a denial of another security module with sudo dmesg | tail"}
+}
+
+func seccompFilters(e *Environment) verdict {
+	data, err := os.ReadFile(e.path("/proc/sys/kernel/seccomp/actions_avail"))
+	if err != nil || !slices.Contains(strings.Fields(string(data)), "errno") {
+		return verdict{Failed, "this kernel has none (CONFIG_SECCOMP_FILTER): containers start with security.seccomp \"off\" only", "boot a kernel that has them, such as your distribution's"}
+	}
+	return ok("this kernel has them")
 }
 
 func subordinateIDs(e *Environment) verdict {

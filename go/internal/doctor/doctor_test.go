@@ -37,7 +37,7 @@ func healthy(t *testing.T) *Environment {
 	}
 	for name, text := range map[string]string{
 		"proc/filesystems": "nodev\tproc\nnodev\toverlay\n", "proc/self/ns/user": "", "dev/net/tun": "", "run/systemd/system/x": "",
-		"proc/sys/user/max_user_namespaces": "100\n",
+		"proc/sys/user/max_user_namespaces": "100\n", "proc/sys/kernel/seccomp/actions_avail": "kill_process trap errno allow\n",
 	} {
 		put(t, e, name, text)
 	}
@@ -98,6 +98,8 @@ func TestChecks(t *testing.T) {
 			user(e)
 			put(t, e, "proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1\n")
 		}},
+		{"filters", "seccomp", OK, "has them", "", nil},
+		{"no filters", "seccomp", Failed, "CONFIG_SECCOMP_FILTER", "boot a kernel", func(t *testing.T, e *Environment) { take(t, e, "proc/sys/kernel/seccomp") }},
 		{"ids", "subordinate-ids", OK, "up to 165535 of the host", "", nil},
 		{"few ids", "subordinate-ids", Warning, "only 1", "echo alice:1:65536 | sudo tee -a /etc/subuid", func(_ *testing.T, e *Environment) {
 			e.Plan = func(int) (idmap.Map, error) {

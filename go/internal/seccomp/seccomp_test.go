@@ -4,9 +4,12 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"strings"
 	"testing"
 
 	"github.com/elastic/go-seccomp-bpf/arch"
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 )
@@ -221,5 +224,35 @@ func TestKernelKnowsAnswers(t *testing.T) {
 func TestOtherMachines(t *testing.T) {
 	if program := assemble(abis("riscv64")); program != nil {
 		t.Errorf("a filter without rules: %v", program)
+	}
+}
+
+// TestDocumented: what is denied, and with which error, is in the security
+// model, and nothing else.
+func TestDocumented(t *testing.T) {
+	text, err := os.ReadFile("../../../docs/security.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(text), "\n## System calls\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	documented := map[string]string{}
+	for line := range strings.Lines(section) {
+		cells := strings.Split(line, " | ")
+		if len(cells) != 3 {
+			continue
+		}
+		for i, word := range strings.Split(cells[0], "`") {
+			if i%2 == 1 {
+				documented[word] = cells[1]
+			}
+		}
+	}
+	want := map[string]string{"ioctl": "EPERM"}
+	for _, d := range denied {
+		want[d.name] = unix.ErrnoName(d.errno)
+	}
+	if diff := cmp.Diff(want, documented); diff != "" {
+		t.Errorf("docs/security.md, System calls: want (-) got (+):\n%s", diff)
 	}
 }
