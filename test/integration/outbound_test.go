@@ -224,6 +224,31 @@ func TestMulticast(t *testing.T) {
 	}
 }
 
+// TestHostLoopbackOfRoot: root takes the interface to where the rules aren't, and
+// reaches the host's 127.0.0.1 from there with the pastas that status tells of.
+func TestHostLoopbackOfRoot(t *testing.T) {
+	t.Parallel()
+	h := outside(t)
+	w := h.Witness(8001, "")
+	h.Up("web", "trixie", nil)
+	h.AwaitOutside("web")
+	const escape = `unshare -n sleep 60 & sleep 0.5
+ip link set eth0 netns $!
+exec nsenter --net=/proc/$!/ns/net sh -c '
+	echo 1 >/proc/sys/net/ipv4/conf/eth0/route_localnet
+	ip addr add 10.117.99.100/24 dev eth0
+	ip link set eth0 up
+	ip route add default via 10.117.99.2
+	curl -sS --max-time 5 http://'$0'/'`
+	if r := h.Exec("web", "bash", "-c", escape, "127.0.0.1:8001"); r.Duration > patience {
+		h.Errorf("%s", r)
+	}
+	r := h.Nuc("status", "web")
+	if told := strings.Contains(r.Stdout, "root in the container can get at the host's 127.0.0.1"); told != (w.Met() > 0) {
+		h.Errorf("127.0.0.1 was reached %d times, and status tells of it: %t\n%s", w.Met(), told, r)
+	}
+}
+
 func TestHostLoopback(t *testing.T) {
 	t.Parallel()
 	h := outside(t)

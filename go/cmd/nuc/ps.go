@@ -388,6 +388,9 @@ func (d *detail) print(c *context) error {
 		default:
 			row("outbound", "%s, process %d", o.Driver, o.PID)
 		}
+		if o.Gap != "" {
+			row("security", "%s", o.Gap)
+		}
 	}
 	if len(d.Credentials) > 0 {
 		row("credentials", "%s", strings.Join(d.Credentials, ", "))

@@ -52,6 +52,8 @@ type State struct {
 	PID    int    `json:"pid,omitempty"`
 	// Reason says why there is none, or why not the better one, and what to do.
 	Reason string `json:"reason,omitempty"`
+	// Gap says what it does not keep the container's root from, and what to do.
+	Gap string `json:"gap,omitempty"`
 	// Restarts counts how often it died.
 	Restarts int `json:"restarts,omitempty"`
 }
@@ -62,6 +64,8 @@ type Options struct {
 	User, Network *os.File
 	MTU           int
 	HostLoopback  bool
+	// Fixed tells that nobody in the container has rights over its network.
+	Fixed bool
 	// Changed is told of each new State, by one goroutine.
 	Changed func(State)
 	// Host is where the host's routes are followed; it stays the caller's.
@@ -147,7 +151,7 @@ func (n *Outbound) run() {
 		p, err := d.start(n.o)
 		reason := ""
 		if err == nil {
-			n.set(State{Driver: d.name, PID: p.pid, Reason: n.lesser()})
+			n.set(State{Driver: d.name, PID: p.pid, Reason: n.lesser(), Gap: n.gap(d)})
 			if !n.watch(p, changes, had) {
 				return
 			}
@@ -185,6 +189,18 @@ func (n *Outbound) lesser() string {
 	}
 	return "pasta, which is faster, is not installed"
 }
+
+// gap says what a driver leaves open: of what the rules keep in, root can take the
+// interface to where there are none.
+func (n *Outbound) gap(d driver) string {
+	if n.o.Fixed || n.o.HostLoopback || !d.leaky() {
+		return ""
+	}
+	return Leaky
+}
+
+// Leaky is what there is to be said of a pasta of before 2024 (Debian 12).
+const Leaky = "this pasta is an old one, through which root in the container can get at the host's 127.0.0.1: install passt of 2024 or later, or set network.allow"
 
 // await waits for a change, or for the time if it is not 0. It returns false
 // when all is to end.

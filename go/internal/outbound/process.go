@@ -64,6 +64,19 @@ func find() []driver {
 	return found
 }
 
+func (d driver) leaky() bool { return d.name == pasta && IsLeaky(d.path) }
+
+// IsLeaky tells a pasta that takes packets for the host's loopback addresses to
+// them, by an option that came later than the end of that. Some don't know their
+// own version.
+func IsLeaky(path string) bool {
+	help, err := exec.Command(path, "--help").CombinedOutput()
+	if _, exited := err.(*exec.ExitError); err != nil && !exited {
+		return false
+	}
+	return len(help) > 0 && !bytes.Contains(help, []byte("--map-host-loopback"))
+}
+
 // Both programs get the namespaces as standard input and output, the only
 // descriptors that pasta does not close before it opens them (2024 on). They
 // can't be named by the keeper's pid: its /proc is closed to its own user.

@@ -191,7 +191,7 @@ const limitPause = 10 * time.Second
 func (w *wayOut) open(user, network *os.File, host *outbound.Host) *outbound.Outbound {
 	s, d := w.s, w.s.descriptor()
 	return outbound.Start(outbound.Options{
-		User: user, Network: network, MTU: mtu(d), HostLoopback: d.Network.HostLoopback, Host: host,
+		User: user, Network: network, MTU: mtu(d), HostLoopback: d.Network.HostLoopback, Fixed: w.fixed, Host: host,
 		Changed: func(state outbound.State) {
 			if state.Reason != "" {
 				s.log.Warn("way out", "container", d.Name, "driver", state.Driver, "reason", state.Reason)
