@@ -147,6 +147,8 @@ in
   first = (container "web" web).descriptor;
   second = (container "web" (web ++ [ ./second.nix ])).descriptor;
   broken = (container "web" (web ++ [ ./broken.nix ])).descriptor;
+  back = (container "back" [ (import ./back.nix { inherit key; }) ]).descriptor;
+  front = (container "front" [ ./front.nix ]).descriptor;
   walled = (container "walled" [ ./walled.nix ]).descriptor;
   short =
     (container "short" [
