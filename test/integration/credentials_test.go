@@ -296,6 +296,39 @@ func TestCredentialsRefused(t *testing.T) {
 	}
 }
 
+// TestCredentialsDetached gathers in the background, and tells later.
+func TestCredentialsDetached(t *testing.T) {
+	h := harness.New(t)
+	path := h.OnTree("web", "bookworm", func(d map[string]any) {
+		d["credentials"] = []map[string]any{{"name": "db", "environment": variable}}
+	})
+	h.Must("up", "--detach", path)
+	const why = "credentials[0] (db): the variable " + variable + " is not set: export it, or make the credential optional"
+	harness.Eventually(h, patience, "status says why", func() bool {
+		return strings.Contains(h.Nuc("status", "web").Stdout, why)
+	})
+	value := rand.Text()
+	h.Setenv(variable, value)
+	if r := h.Nuc("up", "--detach", path); r.Code != 0 || !strings.Contains(r.Stderr, why) {
+		t.Errorf("%s", r)
+	}
+	h.Setenv(variable, "")
+	h.WaitState("web", 2*patience, "ready")
+	if got := h.Must("exec", "web", "cat", "/run/host/credentials/db"); got != value {
+		t.Errorf("the container has %q", got)
+	}
+	v := &hoard{h: h, values: map[string]string{"variable": value}}
+	harness.Eventually(h, patience, "nuc up in the background has ended", func() bool {
+		for _, p := range h.Processes() {
+			if strings.HasPrefix(p.Command, "nuc-up") {
+				return false
+			}
+		}
+		return true
+	})
+	v.nowhere("detached")
+}
+
 // TestLargeCredential has as much as systemd gives to a service.
 func TestLargeCredential(t *testing.T) {
 	h := harness.New(t)
@@ -432,7 +465,9 @@ func TestCredentialsUnattended(t *testing.T) {
 	v.install("web")
 	h.Must("stop", "web")
 
-	r := h.Nuc("nuc-supervisor", "web")
+	// What systemd has of the user's session was not given for this.
+	var r harness.Result
+	v.export(func() { r = h.Nuc("nuc-supervisor", "web") })
 	want := "nuc: container web: credentials[2] (variable): systemd has started the container, and so nobody has given the variable " + variable + ": start it with `nuc up`, or use file or command\n"
 	if r.Code != 1 || r.Stderr != want {
 		t.Errorf("%swant %s", r, want)
@@ -446,7 +481,8 @@ func TestCredentialsUnattended(t *testing.T) {
 		d["credentials"].([]map[string]any)[2]["optional"] = true
 	})
 	h.Must("switch", path)
-	p := h.Start("nuc-supervisor", "web")
+	var p *harness.Process
+	v.export(func() { p = h.Start("nuc-supervisor", "web") })
 	h.WaitState("web", 2*patience, "ready", "degraded")
 	if got := h.Must("exec", "web", "ls", "/run/host/credentials"); got != "command\nfile" {
 		t.Errorf("it has %q", got)

@@ -150,6 +150,8 @@ func (c *commission) run() error {
 		return fail(err)
 	}
 	container := c.Folders.Container(d.Name)
+	environment := os.Environ()
+	credential.Hide(d.Credentials) // systemd may have them of the user's session
 	signal.Ignore(unix.SIGHUP)
 	var output io.Writer = &lateFile{path: filepath.Join(container.State, "supervisor.log")}
 	o := supervisor.Options{
@@ -163,7 +165,7 @@ func (c *commission) run() error {
 		if c.Credentials != nil {
 			return c.Credentials, nil
 		}
-		return credential.Source{Environment: os.Environ(), Unattended: true}.Gather(d.Credentials)
+		return credential.Source{Environment: environment, Unattended: true}.Gather(d.Credentials)
 	}
 	if c.service != nil {
 		defer c.service.Close()
