@@ -193,6 +193,7 @@ object
       "on-failure"
       "always"
     ];
+    watchdogSeconds = integer 0 maxSeconds;
     resources = object [ ] {
       memoryMax = atLeast mebibyte;
       memoryHigh = atLeast mebibyte;

@@ -192,7 +192,7 @@ in
   } "network.ports[0].host: 70000: expected an integer from 0 to 65535";
   unknownKey =
     refused { colour = "red"; }
-      "colour: \"red\": expected a known key: one of credentials, dependsOn, devices, ids, links, mounts, name, network, ready, resources, restart, root, rootOwned, security, system, version";
+      "colour: \"red\": expected a known key: one of credentials, dependsOn, devices, ids, links, mounts, name, network, ready, resources, restart, root, rootOwned, security, system, version, watchdogSeconds";
   wrongType = refused { ready.units = "nginx.service"; } "ready.units: \"nginx.service\": expected a list";
   function = refused { devices = [ (x: x) ]; } "devices[0]: a lambda: expected a string";
   suffix = refused {

@@ -135,14 +135,10 @@ func (c *context) withJournal(args []string, follow bool) ([]state.Container, er
 	if err != nil {
 		return nil, err
 	}
-	keeps := func(container state.Container) bool {
-		d, _, err := current(container)
-		return err == nil && d != nil && rootfs.HasJournal(supervisor.Written(container, d))
-	}
 	var list []state.Container
 	runs := slices.ContainsFunc(selected, state.Container.Held)
 	for _, container := range selected {
-		if slices.Contains(args, container.Name) || follow && runs || !follow && (container.Held() || keeps(container)) {
+		if slices.Contains(args, container.Name) || follow && runs || !follow && (container.Held() || keepsJournal(container)) {
 			list = append(list, container)
 		}
 	}
@@ -150,6 +146,12 @@ func (c *context) withJournal(args []string, follow bool) ([]state.Container, er
 		return nil, fmt.Errorf("container of %s: none is running: `nuc up %s` starts them", strings.Join(args, ", "), strings.Join(args, " "))
 	}
 	return list, nil
+}
+
+// keepsJournal tells whether an earlier run has left a journal.
+func keepsJournal(container state.Container) bool {
+	d, _, err := current(container)
+	return err == nil && d != nil && rootfs.HasJournal(supervisor.Written(container, d))
 }
 
 // prefixes are what lines of several containers begin with: names of one width,
@@ -209,7 +211,7 @@ func (l *logsCommand) show(container state.Container, out *lines, arguments []st
 		return err
 	}
 	defer conn.Close()
-	if st, err := supervisor.Query(container); err == nil && st.State == supervisor.Listening && !l.Follow {
+	if st, err := supervisor.Query(container); err == nil && st.State == supervisor.Listening && !l.Follow && keepsJournal(container) {
 		return l.showKept(container, out)
 	}
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/nix-user-containers/nuc/go/internal/descriptor"
 	"github.com/nix-user-containers/nuc/go/internal/seqpacket"
+	"github.com/nix-user-containers/nuc/go/internal/supervisor"
 	"github.com/nix-user-containers/nuc/go/internal/unit"
 )
 
@@ -33,9 +34,6 @@ func unitName(name string) string {
 	return "nuc-" + name + ".service"
 }
 
-// leaveTime is how long a supervisor may take besides what its container does.
-const leaveTime = 15
-
 // service is a container's supervisor as a service.
 //
 // In a scope, systemd would end all processes at once (SIGTERM to the container's
@@ -51,12 +49,15 @@ func service(d *descriptor.Descriptor, program string, restart bool) unit.Servic
 			"Slice=nuc.slice", "Delegate=yes", "KillMode=mixed",
 			// How long a start may take is for ready.timeoutSeconds to say.
 			"TimeoutStartSec=infinity",
-			fmt.Sprintf("TimeoutStopSec=%d", d.System.Stop.TimeoutSeconds+leaveTime),
+			fmt.Sprintf("TimeoutStopSec=%d", d.System.Stop.TimeoutSeconds+supervisor.LeaveSeconds),
 			// A process of the container's that is killed for want of memory is
 			// the container's own affair.
 			"OOMPolicy=continue",
 		},
 		Command: []string{program, roleSupervisor, d.Name},
+	}
+	if d.WatchdogSeconds > 0 {
+		s.Properties = append(s.Properties, fmt.Sprintf("WatchdogSec=%d", d.WatchdogSeconds))
 	}
 	if restart && d.Restart != descriptor.RestartNo {
 		s.Properties = append(s.Properties, "Restart=on-failure", "RestartSec=1s",
@@ -75,6 +76,19 @@ func service(d *descriptor.Descriptor, program string, restart bool) unit.Servic
 	}
 	slices.Sort(s.Environment)
 	return s
+}
+
+// renewUnit has the file of an enabled container say what its descriptor says now.
+func (c *context) renewUnit(d *descriptor.Descriptor) error {
+	m, units := manager(c.folders.Runtime), unit.Folder(os.Getenv)
+	if m == nil || !unit.Enabled(units, unitName(d.Name)) {
+		return nil
+	}
+	program, err := ownPath()
+	if err != nil {
+		return err
+	}
+	return m.Write(units, service(d, program, true))
 }
 
 var handedOn = []string{

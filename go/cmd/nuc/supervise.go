@@ -101,6 +101,9 @@ func served(name string) (*commission, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := awaitNeeds(folders, t.descriptor); err != nil {
+		return nil, err
+	}
 	nuc, err := ownPath()
 	if err != nil {
 		return nil, err
@@ -110,6 +113,23 @@ func served(name string) (*commission, error) {
 		LogLevel: os.Getenv("NUC_LOG_LEVEL"), Lease: supervisor.LeaseOrder{Keep: true},
 	}
 	return c, nil
+}
+
+// awaitNeeds refuses a start of systemd's while something that the container
+// depends on is not up. systemd has started that first, and goes on whatever came
+// of it: a unit that has to be there (Requires=) could not be one that is not
+// enabled.
+func awaitNeeds(folders state.Folders, d *descriptor.Descriptor) error {
+	for _, name := range d.DependsOn {
+		if need := folders.Container(name); !isUp(need) {
+			what := "not known"
+			if st := statusOf(need); st != nil {
+				what = string(st.State)
+			}
+			return fmt.Errorf("container %s: not started, as %s, which it depends on, is %s", d.Name, name, what)
+		}
+	}
+	return nil
 }
 
 // supervisorMain is a supervisor in the background.

@@ -176,6 +176,9 @@ func (s *switching) settle() error {
 	if err := s.t.container.SetCurrent(s.number); err != nil {
 		return fmt.Errorf("container %s: %w", s.t.descriptor.Name, err)
 	}
+	if err := s.c.renewUnit(s.t.descriptor); err != nil {
+		fmt.Fprintln(s.c.stderr, printable(fmt.Sprintf("nuc: container %s: its unit is as it was: %s", s.t.descriptor.Name, err)))
+	}
 	if text := s.t.originText(); text != nil {
 		return s.t.container.SetOrigin(text)
 	}

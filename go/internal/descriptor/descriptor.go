@@ -29,10 +29,12 @@ type Descriptor struct {
 	Links       []Link       `json:"links,omitempty"`
 	DependsOn   []string     `json:"dependsOn,omitempty"`
 	// Restart is RestartNo, RestartOnFailure or RestartAlways.
-	Restart   string     `json:"restart,omitempty"`
-	Resources *Resources `json:"resources,omitempty"`
-	Security  Security   `json:"security"`
-	Ready     Ready      `json:"ready"`
+	Restart string `json:"restart,omitempty"`
+	// WatchdogSeconds is how long a supervisor may be silent, 0 for ever.
+	WatchdogSeconds int        `json:"watchdogSeconds,omitempty"`
+	Resources       *Resources `json:"resources,omitempty"`
+	Security        Security   `json:"security"`
+	Ready           Ready      `json:"ready"`
 }
 
 // Values of restart.

@@ -150,6 +150,11 @@ var keys = []key{
 		doc: "When a container in the background is started again that has ended by itself: never, when it failed, or also after a poweroff inside. A first start that fails is not repeated, nor what `nuc stop` or systemd has stopped. Pauses between starts grow from 1 s to 1 min, and begin anew after a minute of running. With `socketActivation` it is clients who start it again.",
 	},
 	{
+		name: "watchdogSeconds", kind: isInteger, unit: "s", def: `0`, min: 0, max: maxSeconds, example: `30`,
+		at:  func(d *Descriptor) any { return &d.WatchdogSeconds },
+		doc: "After how long systemd ends a supervisor, of which it is told three times in that time that supervisor and keeper answer; `restart` says whether it is started again. 0 is no watch. Without a systemd of the user's nobody watches.",
+	},
+	{
 		name: "resources", kind: isObject, example: `{ "memoryMax": 1073741824 }`, fields: resourcesKeys,
 		begin: func(d *Descriptor) { d.Resources = &Resources{} },
 		doc:   "Limits of everything in the container together (cgroup v2). A limit whose controller isn't delegated to you is refused at the start, unless `resources.optional`.",

@@ -38,7 +38,7 @@ const (
 	asHost       = "nothing, as network.mode is host"
 	noWayOut     = "nothing, as network.outbound is false"
 	another      = "choose another port, or another address"
-	topKeys      = "known are version, name, system, root, mounts, rootOwned, devices, credentials, ids, network, links, dependsOn, restart, resources, security, ready"
+	topKeys      = "known are version, name, system, root, mounts, rootOwned, devices, credentials, ids, network, links, dependsOn, restart, watchdogSeconds, resources, security, ready"
 )
 
 // with adds members to the least descriptor.

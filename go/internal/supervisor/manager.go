@@ -3,6 +3,9 @@ package supervisor
 import (
 	"fmt"
 	"strings"
+	"time"
+
+	"github.com/nix-user-containers/nuc/go/internal/socket"
 )
 
 // tellManager keeps the service manager that runs the supervisor informed, until
@@ -14,10 +17,16 @@ import (
 func (s *Supervisor) tellManager() {
 	changes, cancel := s.subscribe()
 	defer cancel()
-	ready, said := false, ""
+	ready, stopping, said := false, false, ""
 	for {
 		st := s.Status()
 		var lines strings.Builder
+		if st.State == Stopping && !stopping {
+			// The unit has the time of the descriptor that it was made of.
+			left := time.Duration(s.descriptor().System.Stop.TimeoutSeconds+LeaveSeconds) * time.Second
+			fmt.Fprintf(&lines, "EXTEND_TIMEOUT_USEC=%d\n", left.Microseconds())
+		}
+		stopping = st.State == Stopping
 		if !ready && st.State != Starting && st.State != Failed && st.State != Stopped {
 			ready = true
 			lines.WriteString("READY=1\n")
@@ -37,6 +46,47 @@ func (s *Supervisor) tellManager() {
 			return
 		}
 	}
+}
+
+// LeaveSeconds is how long a supervisor may take to stop besides what its
+// container does.
+const LeaveSeconds = 15
+
+// sayAlive tells the service manager again and again that all is well, as long as
+// the supervisor's state can be had and the keeper answers.
+func (s *Supervisor) sayAlive() {
+	ticks := time.NewTicker(s.o.Manager.Watchdog / 3)
+	defer ticks.Stop()
+	for {
+		select {
+		case <-ticks.C:
+		case <-s.ended:
+			return
+		}
+		if !s.answers() {
+			continue
+		}
+		if err := s.o.Manager.Tell("WATCHDOG=1\n"); err != nil {
+			s.log.Warn("could not tell systemd", "error", err)
+		}
+	}
+}
+
+func (s *Supervisor) answers() bool {
+	if !s.hasKeeper() {
+		return true
+	}
+	files, err := s.Sockets(socket.UDP4, 1)
+	for _, f := range files {
+		f.Close()
+	}
+	return err == nil || !s.hasKeeper()
+}
+
+func (s *Supervisor) hasKeeper() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.keeper != nil
 }
 
 // leaveManager says that the supervisor is about to end. READY=1 once more, as

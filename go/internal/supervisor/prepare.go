@@ -106,7 +106,7 @@ func (s *Supervisor) openGroup() error {
 
 // settle makes what stays from the first run to the last, once.
 func (s *Supervisor) settle() error {
-	if s.control != nil {
+	if s.uuid != "" {
 		return nil
 	}
 	generation, err := s.record()
@@ -116,11 +116,23 @@ func (s *Supervisor) settle() error {
 	if s.uuid, err = s.o.Container.UUID(); err != nil {
 		return fmt.Errorf("state folder: %w", err)
 	}
-	if s.control, err = seqpacket.Listen(s.lock.Folder, ControlSocket); err != nil {
-		return fmt.Errorf("control socket in %s: %w", s.o.Container.Runtime, err)
+	if err := s.openControl(); err != nil {
+		return err
 	}
 	s.o.Container.ForgetExit()
 	s.change(func(st *Status) { st.Generation = generation })
+	return nil
+}
+
+// openControl makes the control socket, once.
+func (s *Supervisor) openControl() error {
+	if s.control != nil {
+		return nil
+	}
+	var err error
+	if s.control, err = seqpacket.Listen(s.lock.Folder, ControlSocket); err != nil {
+		return fmt.Errorf("control socket in %s: %w", s.o.Container.Runtime, err)
+	}
 	return nil
 }
 

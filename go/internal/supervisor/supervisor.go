@@ -170,6 +170,9 @@ func Start(o Options, started func(*Supervisor)) (state.Exit, error) {
 	}
 	if o.Manager != nil {
 		reports.Go(s.tellManager)
+		if o.Manager.Watchdog > 0 {
+			reports.Go(s.sayAlive)
+		}
 	}
 	exit, err := s.supervise()
 	if o.Manager != nil && err == nil {
@@ -190,8 +193,20 @@ func (s *Supervisor) supervise() (state.Exit, error) {
 	failed := func(err error) (state.Exit, error) {
 		return state.Exit{}, fmt.Errorf("container %s: %w", s.o.Container.Name, err)
 	}
-	if err := s.claim(); err != nil {
-		return failed(err)
+	for err := s.claim(); err != nil; err = s.claim() {
+		// systemd starts it as soon as there is a user's session: a port may be
+		// another's for a moment.
+		if !s.restarts(state.Exit{}, err) {
+			return failed(err)
+		}
+		if cerr := s.openControl(); cerr != nil {
+			return failed(cerr)
+		}
+		s.serveControl()
+		s.change(func(st *Status) { st.Reason = err.Error() })
+		if !s.rest(0) {
+			return state.Exit{Time: time.Now(), Clean: true, Reason: "stopped before it could be started: " + err.Error()}, nil
+		}
 	}
 	if err := s.gather(); err != nil {
 		return failed(err)

@@ -140,6 +140,7 @@ in
     // nonEmpty "links" (plain cfg.links)
     // nonEmpty "dependsOn" cfg.dependsOn
     // lib.optionalAttrs (cfg.restart != "no") { inherit (cfg) restart; }
+    // lib.optionalAttrs (cfg.watchdogSeconds != 0) { inherit (cfg) watchdogSeconds; }
     // lib.optionalAttrs (cfg.security.seccomp != "default") { inherit (cfg) security; }
     // lib.optionalAttrs (resources != { }) {
       resources = resources // {

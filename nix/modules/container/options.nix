@@ -306,6 +306,13 @@ in
       description = "When the container is started again that has ended by itself: never, when it failed, or also after a poweroff inside.";
     };
 
+    watchdogSeconds = mkOption {
+      type = types.int;
+      default = 0;
+      example = 30;
+      description = "After how many seconds of silence systemd ends the supervisor; 0 is never.";
+    };
+
     resources = {
       memoryMax = nullable types.int "Memory in bytes beyond which processes are killed.";
       memoryHigh = nullable types.int "Memory in bytes beyond which processes are slowed down and their memory is reclaimed.";

@@ -65,6 +65,7 @@
     }
   ];
   restart = "on-failure";
+  watchdogSeconds = 30;
   dependsOn = [
     "db"
     "mail"
