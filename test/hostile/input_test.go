@@ -132,7 +132,10 @@ func killedStarts(p *place) {
 		for _, pid := range victims {
 			_ = unix.Kill(pid, unix.SIGKILL)
 		}
-		if len(victims) == 0 {
+		// It goes on without what was on its way out, or had not begun.
+		for end := time.Now().Add(promised); start.Running() && time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		}
+		if start.Running() {
 			start.Signal(unix.SIGKILL)
 		}
 		start.Wait(patience)

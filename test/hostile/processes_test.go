@@ -181,7 +181,7 @@ func keyring(p *place) {
 		}
 		return append([]string{"/root/key", "take"}, append(strings.Fields(string(content)), secret)...)
 	}
-	for name, filter := range map[string]string{"keys": "default", "unfiltered": "off"} {
+	for name, filter := range map[string]string{"keys": "default", "keys-unfiltered": "off"} {
 		if r := caller("up", p.filtered(name, filter)); r.Code != 0 {
 			p.Fatalf("%s", r)
 		}
@@ -209,7 +209,7 @@ func typing(p *place) {
 	typed := filepath.Join(p.Dir, "typed")
 	shell, terminal := p.StartHostTerminal(24, 200, "bash", "--norc", "--noprofile", "-i")
 	attack := p.attack("tiocsti")
-	for name, filter := range map[string]string{"typing": "default", "unfiltered": "off"} {
+	for name, filter := range map[string]string{"typing": "default", "typing-unfiltered": "off"} {
 		p.Must("up", p.filtered(name, filter))
 		content, err := os.ReadFile(attack)
 		if err != nil {
