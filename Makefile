@@ -24,7 +24,7 @@ help: ## list the targets
 
 build: ## build bin/nuc
 	@scripts/setup build
-	$(go) build -trimpath -ldflags '-s -w -X main.version=$(version)' -o bin/nuc ./go/cmd/nuc
+	$(go) build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(version)' -o bin/nuc ./go/cmd/nuc
 
 demo: ## PostgreSQL and nginx under systemd in a container, from nothing
 	@scripts/setup demo
