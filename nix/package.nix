@@ -31,7 +31,7 @@ buildGoModule {
       ../test/leaktest
     ];
   };
-  vendorHash = "sha256-v5fr0vwgCKC1srFFkXv9l82StIY0u6f0rv1SQ4YKYFk=";
+  vendorHash = "sha256-LqYPEelzuaY2OJ1zCs9wqDGMQmpJzXWO6c7rLw3AjhM=";
 
   subPackages = [ "go/cmd/nuc" ];
   env.CGO_ENABLED = 0;

@@ -37,13 +37,14 @@ func execTrue() *row {
 func idlePSS() *row {
 	const name = "bench-pss"
 	return &row{
-		Name: "idle-pss", Unit: "MiB", About: "supervisor and keeper of an idle container, proportional set size",
+		Name: "idle-pss", Unit: "MiB", About: "supervisor, starter and keeper of an idle container, proportional set size",
 		Subjects: []*subject{
 			{Name: "nuc", run: func(s *session) (float64, error) {
 				time.Sleep(500 * time.Millisecond)
 				return s.each(pss)
 			}},
 			{Name: "supervisor", part: true, run: func(s *session) (float64, error) { return pss(s.H.Roles().Supervisor) }},
+			{Name: "starter", part: true, run: func(s *session) (float64, error) { return pss(s.H.Roles().Starter) }},
 			{Name: "keeper", part: true, run: func(s *session) (float64, error) { return pss(s.H.Roles().Keeper) }},
 		},
 		Wanted: []wanted{{AtMost: 12}},
@@ -57,7 +58,7 @@ func idleWakeups() *row {
 	const name = "bench-wakeups"
 	const watched = 10 * time.Second
 	return &row{
-		Name: "idle-wakeups", Unit: "/s", About: "context switches of the supervisor and keeper of an idle container",
+		Name: "idle-wakeups", Unit: "/s", About: "context switches of the supervisor, starter and keeper of an idle container",
 		Subjects: []*subject{{Name: "nuc", run: func(s *session) (float64, error) {
 			before, err := s.each(contextSwitches)
 			if err != nil {
@@ -73,19 +74,29 @@ func idleWakeups() *row {
 	}
 }
 
-// each sums a figure of the supervisor and the keeper.
+// each sums a figure of the supervisor, the starter and the keeper.
 func (s *session) each(figure func(pid int) (float64, error)) (float64, error) {
 	roles := s.H.Roles()
-	one, err := figure(roles.Supervisor)
-	if err != nil {
-		return 0, err
+	sum := 0.0
+	for _, pid := range []int{roles.Supervisor, roles.Starter, roles.Keeper} {
+		if pid == 0 {
+			continue // as for pss
+		}
+		one, err := figure(pid)
+		if err != nil {
+			return 0, err
+		}
+		sum += one
 	}
-	other, err := figure(roles.Keeper)
-	return one + other, err
+	return sum, nil
 }
 
-// pss reads smaps_rollup (proc(5)), in MiB. The keeper's is root's to read.
+// pss reads smaps_rollup (proc(5)), in MiB. The keeper's is root's to read. There
+// is no starter where the kernel has no Landlock.
 func pss(pid int) (float64, error) {
+	if pid == 0 {
+		return 0, nil
+	}
 	kB, err := field(filepath.Join("/proc", strconv.Itoa(pid), "smaps_rollup"), "Pss:")
 	return kB / 1024, err
 }

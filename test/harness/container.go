@@ -99,22 +99,35 @@ func (h *H) Processes() []Inside {
 	return found
 }
 
-// Roles are the host pids of one container's own processes.
-type Roles struct{ Supervisor, Keeper, Init int }
+// Roles are the host pids of one container's own processes. There is no Starter
+// before the container is up, nor where the kernel has no Landlock.
+type Roles struct{ Supervisor, Starter, Keeper, Init int }
 
 // Roles finds them by descent: init is pid 1 of its namespace, the keeper its
-// parent, the supervisor the keeper's. The test must run one container only,
-// besides others that are known.
+// parent, the supervisor the keeper's or, from the second run on, the starter's.
+// The test must run one container only, besides others that are known.
 func (h *H) Roles(others ...Roles) Roles {
 	h.Helper()
 	var roles Roles
+	starters := map[int]int{} // their supervisors
 	for _, p := range h.Processes() {
 		known := slices.ContainsFunc(others, func(other Roles) bool { return other.Init == p.Pid })
-		if p.Init && !known {
+		switch {
+		case strings.HasPrefix(p.Command, "nuc-starter "):
+			starters[p.Pid] = p.Parent
+		case p.Init && !known:
 			if roles.Init != 0 {
 				h.Fatalf("several inits run: %d and %d", roles.Init, p.Pid)
 			}
 			roles = Roles{Init: p.Pid, Keeper: p.Parent, Supervisor: parent(p.Parent)}
+		}
+	}
+	if supervisor := starters[roles.Supervisor]; supervisor != 0 {
+		roles.Supervisor = supervisor
+	}
+	for pid, supervisor := range starters {
+		if supervisor == roles.Supervisor {
+			roles.Starter = pid
 		}
 	}
 	if roles.Init == 0 || roles.Keeper <= 1 || roles.Supervisor <= 1 {

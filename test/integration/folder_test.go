@@ -20,6 +20,7 @@ func TestRuntimeFolderRemoved(t *testing.T) {
 			t.Parallel()
 			h := harness.New(t)
 			h.Up("web", "trixie", ephemeral)
+			confinement := awaitConfinement(h, "web")
 			before := h.Roles()
 			if err := os.RemoveAll(filepath.Join(h.Runtime, what)); err != nil {
 				t.Fatal(err)
@@ -29,6 +30,9 @@ func TestRuntimeFolderRemoved(t *testing.T) {
 				h.Errorf("exec afterwards: %s", r)
 			}
 			h.Must("up", "web")
+			if confinement.Landlock > 0 && before.Starter == 0 {
+				h.Errorf("no starter runs: %+v", before)
+			}
 			if now := h.Roles(); now != before {
 				h.Errorf("its processes were %+v and are %+v", before, now)
 			}

@@ -9,8 +9,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/hashicorp/go-hclog"
-
 	"github.com/nix-user-containers/nuc/go/internal/descriptor"
 	"github.com/nix-user-containers/nuc/go/internal/link"
 	"github.com/nix-user-containers/nuc/go/internal/socket"
@@ -466,21 +464,6 @@ func (u *unlinkCommand) byPort(c *context, specs map[string]*link.Spec) ([]state
 		return nil, fmt.Errorf("link %s %s: there is none that listens there: `nuc links` lists those there are", u.Link[0], u.Link[1])
 	}
 	return found, nil
-}
-
-// declaredLinks makes the links of a container's descriptor.
-func declaredLinks(f state.Folders, program string, log hclog.Logger) func(*descriptor.Descriptor) {
-	var links *link.Declarations
-	return func(d *descriptor.Descriptor) {
-		if links == nil {
-			if d == nil || len(d.Links) == 0 {
-				return // most have none, and start as fast without
-			}
-			m := link.Maker{Folders: f, Program: program, Manager: unit.Of(f.Runtime, os.Getuid())}
-			links = link.NewDeclarations(m, func(text string) { log.Warn(text) })
-		}
-		links.Apply(d)
-	}
 }
 
 // linkMain is a link's process.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/nix-user-containers/nuc/go/internal/keeper"
 	"github.com/nix-user-containers/nuc/go/internal/link"
+	"github.com/nix-user-containers/nuc/go/internal/starter"
 	"github.com/nix-user-containers/nuc/go/internal/state"
 )
 
@@ -67,6 +68,7 @@ var roles = map[string]func() error{
 	roleSupervisor:    supervisorMain,
 	roleUp:            upMain,
 	link.Role:         linkMain,
+	starter.Role:      starterMain,
 	roleUnshare:       unshareMain,
 	roleRemove:        removeMain,
 	roleJournal:       journalMain,

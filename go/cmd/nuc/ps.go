@@ -404,6 +404,13 @@ func (d *detail) print(c *context) error {
 	if d.Seccomp != "" {
 		row("seccomp", "%s", d.Seccomp)
 	}
+	if c := d.Confinement; c != nil {
+		if c.Landlock > 0 {
+			row("confined", "by Landlock, version %d", c.Landlock)
+		} else {
+			row("confined", "no: %s", c.Reason)
+		}
+	}
 	if d.Cgroup != "" {
 		row("cgroup", "%s", d.Cgroup)
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/nix-user-containers/nuc/go/internal/console"
 	"github.com/nix-user-containers/nuc/go/internal/credential"
+	"github.com/nix-user-containers/nuc/go/internal/starter"
 	"github.com/nix-user-containers/nuc/go/internal/supervisor"
 )
 
@@ -49,9 +50,10 @@ func (s *startCommand) Run(c *context) error {
 	if err != nil {
 		return err
 	}
+	things := newStarter(starter.Order{Name: t.descriptor.Name, Folders: c.folders, Nuc: self}, nil, c.copying())
 	o := supervisor.Options{
-		Links: declaredLinks(c.folders, self, c.log), Descriptor: t.descriptor, Source: t.source, Origin: t.originText(), StorePath: t.storePath, Container: t.container,
-		Cache: c.folders.Cache, Log: c.log, Output: os.Stdout, Copying: c.copying(),
+		Links: declaredLinks(things, c.log), Descriptor: t.descriptor, Source: t.source, Origin: t.originText(), StorePath: t.storePath, Container: t.container,
+		Log: c.log, Output: os.Stdout, Starter: things, Confine: true,
 		Credentials: func() (*credential.Set, error) { return gather(t) },
 	}
 	if console.IsTerminal(os.Stdout) {

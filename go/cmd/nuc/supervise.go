@@ -16,6 +16,7 @@ import (
 	"github.com/nix-user-containers/nuc/go/internal/descriptor"
 	"github.com/nix-user-containers/nuc/go/internal/notify"
 	"github.com/nix-user-containers/nuc/go/internal/seqpacket"
+	"github.com/nix-user-containers/nuc/go/internal/starter"
 	"github.com/nix-user-containers/nuc/go/internal/state"
 	"github.com/nix-user-containers/nuc/go/internal/supervisor"
 	"github.com/nix-user-containers/nuc/go/internal/userns"
@@ -176,7 +177,8 @@ func (c *commission) run() error {
 	var output io.Writer = &lateFile{path: filepath.Join(container.State, "supervisor.log")}
 	o := supervisor.Options{
 		Descriptor: d, Source: c.Source, Origin: c.Origin, StorePath: c.StorePath, Container: container,
-		Cache: c.Folders.Cache, Report: c.report, Restart: true, Program: c.program, Lease: &c.Lease,
+		Report: c.report, Restart: true, Lease: &c.Lease, Confine: true,
+		Starter: newStarter(starter.Order{Name: d.Name, Folders: c.Folders, Nuc: c.Nuc}, c.program, nil),
 	}
 	if c.message != nil {
 		o.LeasedTo = c.message.TakeAll()
@@ -194,8 +196,11 @@ func (c *commission) run() error {
 		output = io.MultiWriter(output, os.Stderr)
 	}
 	o.Log = hclog.New(&hclog.LoggerOptions{Name: "nuc", Level: hclog.LevelFromString(c.LogLevel), Output: output, JSONFormat: c.LogJSON})
-	o.Links = declaredLinks(c.Folders, c.Nuc, o.Log)
+	o.Links = declaredLinks(o.Starter, o.Log)
 	exit, err := supervisor.Start(o, func(s *supervisor.Supervisor) { go stopOnSignal(s, unix.SIGINT, unix.SIGTERM) })
+	if errors.Is(err, starter.ErrGone) {
+		return err // systemd may start another one
+	}
 	if err != nil {
 		return fail(err)
 	}

@@ -71,8 +71,9 @@ type Group struct {
 type kernel struct {
 	proc    string // of this process
 	pid     int
-	systemd bool // the host runs systemd (sd_booted(3))
-	move    bool // even if there is nothing useful to enable
+	with    []int // processes that go where this one goes
+	systemd bool  // the host runs systemd (sd_booted(3))
+	move    bool  // even if there is nothing useful to enable
 }
 
 func running() kernel {
@@ -96,9 +97,14 @@ func (g *Group) Payload() *os.File { return g.payload }
 
 // Open finds the cgroup of the calling process and makes the container's, after
 // removing what a killed supervisor of the same name left there. It moves the
-// calling process if that gives the container controllers. The error is for a
-// name that can't be one; all else that goes wrong is Missing.
-func Open(name string) (*Group, error) { return open(running(), name) }
+// calling process, and with it others that belong to it, if that gives the
+// container controllers. The error is for a name that can't be one; all else that
+// goes wrong is Missing.
+func Open(name string, with ...int) (*Group, error) {
+	k := running()
+	k.with = with
+	return open(k, name)
+}
 
 func open(k kernel, name string) (*Group, error) {
 	if name == "" || strings.ContainsAny(name, "/\x00\n.") {
@@ -155,6 +161,9 @@ func MissingController(x, controller string) (remedy string) {
 	g := &Group{path: Path{X: x, Payload: x}, kernel: running()}
 	return g.remedy(controller)
 }
+
+// ours tells whether a process is this one, or belongs to it.
+func (k kernel) ours(pid int) bool { return pid == k.pid || slices.Contains(k.with, pid) }
 
 // own finds the cgroup that the process is in.
 func (k kernel) own() (string, error) {
@@ -233,7 +242,7 @@ func (g *Group) make(own, name string) error {
 		if err != nil {
 			return refuse(ownScope, "cgroup %s: %v", x, err)
 		}
-		alone = len(pids) == 1 && pids[0] == g.kernel.pid
+		alone = len(pids) > 0 && !slices.ContainsFunc(pids, func(pid int) bool { return !g.kernel.ours(pid) })
 	}
 	g.shared = !alone
 	// The root of the hierarchy is exempt from the rule, and has no type.
@@ -308,7 +317,7 @@ func (g *Group) leaves(name string, alone, move bool) error {
 		return err
 	}
 	g.path.Supervisor = leaf
-	return join(leaf)
+	return join(leaf, g.kernel.with...)
 }
 
 // inner makes X/nuc-NAME. Another one of that name may be alive: a container
@@ -341,7 +350,7 @@ func (g *Group) free(dir string) bool {
 	if errors.Is(err, os.ErrNotExist) {
 		return true
 	}
-	if filepath.Base(dir) == supervisorLeaf && slices.Contains(processes(dir), g.kernel.pid) {
+	if filepath.Base(dir) == supervisorLeaf && slices.ContainsFunc(processes(dir), g.kernel.ours) {
 		return true
 	}
 	return !locked(dir) && !locked(filepath.Join(dir, payloadLeaf)) && removeTree(dir) == nil
@@ -437,8 +446,17 @@ func mkdir(dir string) error {
 	return nil
 }
 
-// join moves the calling process, all its threads.
-func join(dir string) error { return write(filepath.Join(dir, "cgroup.procs"), "0") }
+// join moves the calling process, all its threads, and others, which may have
+// ended by now.
+func join(dir string, with ...int) error {
+	path := filepath.Join(dir, "cgroup.procs")
+	for _, pid := range with {
+		if err := write(path, strconv.Itoa(pid)); err != nil && !errors.Is(err, unix.ESRCH) {
+			return err
+		}
+	}
+	return write(path, "0")
+}
 
 func enable(dir, controller string) error {
 	return write(filepath.Join(dir, "cgroup.subtree_control"), "+"+controller)

@@ -49,16 +49,16 @@ func kill(dir string) error {
 }
 
 // Remove removes what Open made, and moves the calling process back to where it
-// was. It waits up to 1 s for processes of the payload that are about to end;
-// the Group does nothing afterwards.
-func (g *Group) Remove() error {
+// was, and with it others that belong to it. It waits up to 1 s for processes of
+// the payload that are about to end; the Group does nothing afterwards.
+func (g *Group) Remove(with ...int) error {
 	if g.payload != nil {
 		g.payload.Close()
 		g.payload = nil
 	}
 	p := g.path
 	g.path = Path{}
-	return remove(p, patience)
+	return remove(p, patience, with...)
 }
 
 // Empty removes the cgroups below the payload's. Those that the container has
@@ -98,7 +98,7 @@ func Sweep(p Path) error {
 	return remove(p, patience)
 }
 
-func remove(p Path, patience time.Duration) error {
+func remove(p Path, patience time.Duration, with ...int) error {
 	if p.Payload == "" && p.Inner == "" {
 		return nil
 	}
@@ -120,7 +120,7 @@ func remove(p Path, patience time.Duration) error {
 	}
 	if p.Supervisor != "" {
 		if slices.Contains(processes(p.Supervisor), os.Getpid()) {
-			errs = append(errs, join(p.X))
+			errs = append(errs, join(p.X, with...))
 		}
 		errs = append(errs, removeUntil(p.Supervisor, deadline))
 	}

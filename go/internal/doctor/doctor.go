@@ -56,6 +56,8 @@ type Environment struct {
 	Plan func(count int) (idmap.Map, error)
 	// Helpers is idmap.Map.Check.
 	Helpers func(idmap.Map) error
+	// Landlock is landlock.ABI.
+	Landlock func() (int, error)
 	// Cgroup is cgroup.Delegated, Controller cgroup.MissingController.
 	Cgroup     func() (x string, controllers []string, err error)
 	Controller func(x, controller string) string
@@ -82,6 +84,7 @@ var table = []struct {
 	{"overlay", "overlay file system", overlay},
 	{"cgroup", "delegated cgroup with controllers", delegation},
 	{"tun", "/dev/net/tun", tun},
+	{"landlock", "Landlock, to confine what runs for containers", confinement},
 	{"runtime-folder", "runtime folder", runtimeFolder},
 	{"user-manager", "systemd user manager that stays", userManager},
 	{"pasta", "pasta, for outbound network", pasta},

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nix-user-containers/nuc/go/internal/idmap"
+	"github.com/nix-user-containers/nuc/go/internal/landlock"
 	"github.com/nix-user-containers/nuc/test/leaktest"
 )
 
@@ -29,6 +30,7 @@ func healthy(t *testing.T) *Environment {
 		Capable:   func() error { return nil },
 		Map:       func(idmap.Map) error { return nil },
 		Helpers:   func(idmap.Map) error { return nil },
+		Landlock:  func() (int, error) { return 7, nil },
 		Plan: func(int) (idmap.Map, error) {
 			return idmap.Map{UIDs: []idmap.Extent{{Inside: 0, Outside: 100000, Count: 65536}}}, nil
 		},
@@ -130,6 +132,13 @@ func TestChecks(t *testing.T) {
 		{"runtime folder is a file", "runtime-folder", Failed, "is no folder", "unset XDG_RUNTIME_DIR", func(t *testing.T, e *Environment) {
 			put(t, e, "run/mine", "")
 			e.Getenv = func(string) string { return "/run/mine" }
+		}},
+		{"Landlock", "landlock", OK, "version 7", "", nil},
+		{"no Landlock", "landlock", Warning, "has no Landlock", "CONFIG_SECURITY_LANDLOCK", func(_ *testing.T, e *Environment) {
+			e.Landlock = func() (int, error) { return 0, landlock.ErrNone }
+		}},
+		{"Landlock off", "landlock", Warning, "booted without", "lsm=", func(_ *testing.T, e *Environment) {
+			e.Landlock = func() (int, error) { return 0, landlock.ErrOff }
 		}},
 		{"no systemd", "user-manager", Warning, "does not run systemd", "", func(t *testing.T, e *Environment) { take(t, e, "run/systemd") }},
 		{"no user manager", "user-manager", Warning, "no systemd user manager", "enable-linger alice", func(_ *testing.T, e *Environment) { user(e) }},

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/nix-user-containers/nuc/go/internal/landlock"
 	"github.com/nix-user-containers/nuc/go/internal/outbound"
 )
 
@@ -59,6 +60,18 @@ func tun(e *Environment) verdict {
 		return verdict{Warning, fmt.Sprintf("%s: %v: containers have no outbound network", device, err), "sudo chmod 666 " + device}
 	}
 	return verdict{Warning, fmt.Sprintf("%s: %v: containers have no outbound network", device, err), "sudo modprobe tun && echo tun | sudo tee /etc/modules-load.d/nuc-tun.conf"}
+}
+
+func confinement(e *Environment) verdict {
+	version, err := e.Landlock()
+	remedy := "boot a kernel that has it (CONFIG_SECURITY_LANDLOCK, since Linux 5.13)"
+	if errors.Is(err, landlock.ErrOff) {
+		remedy = "add landlock to the list of lsm= on the kernel's command line (cat /sys/kernel/security/lsm shows the others), and reboot"
+	}
+	if err != nil {
+		return verdict{Warning, fmt.Sprintf("%v: supervisors and links keep all rights of yours", err), remedy}
+	}
+	return ok("version %d", version)
 }
 
 // runtimeFolder looks where package state looks.

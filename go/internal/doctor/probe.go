@@ -14,6 +14,7 @@ import (
 
 	"github.com/nix-user-containers/nuc/go/internal/cgroup"
 	"github.com/nix-user-containers/nuc/go/internal/idmap"
+	"github.com/nix-user-containers/nuc/go/internal/landlock"
 	"github.com/nix-user-containers/nuc/go/internal/outbound"
 )
 
@@ -26,6 +27,7 @@ func Host() Environment {
 		Map:       func(m idmap.Map) error { return probe(syscall.SysProcAttr{}, m.Write) },
 		Plan:      idmap.PlanFor,
 		Helpers:   idmap.Map.Check,
+		Landlock:  landlock.ABI,
 		Cgroup:    cgroup.Delegated, Controller: cgroup.MissingController,
 	}
 	if u, err := user.LookupId(strconv.Itoa(e.UID)); err == nil {

@@ -142,7 +142,7 @@ func (c *client) again() {
 func (c *client) attempt() {
 	if !c.main.done {
 		main, err := c.bind()
-		c.told(err)
+		defer func() { c.told(err) }() // once the status says so, too
 		if err != nil {
 			c.mu.Lock()
 			c.waiting = err.Error()
@@ -154,6 +154,7 @@ func (c *client) attempt() {
 			c.retry = time.AfterFunc(c.pause, c.again)
 			return
 		}
+		c.p.confine()
 		c.pause, c.bound = 0, true
 		c.use(&c.main, main)
 		if peer := c.p.spec.peer(); peer != "" {

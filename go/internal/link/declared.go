@@ -38,10 +38,43 @@ func Declared(d *descriptor.Descriptor) []Spec {
 	return specs
 }
 
+// Linker is what Declarations have links made and ended by: a Maker, here or in
+// another process.
+type Linker interface {
+	// Replace makes a link, in the place of one of its name. Exited is called when
+	// its process has ended, where no systemd looks after that.
+	Replace(s *Spec, exited func()) error
+	// End ends a link; os.ErrNotExist where there is none.
+	End(name string) error
+}
+
+// Replace makes a link in the place of one of its name: that was made by hand, or
+// is left of a run that was killed.
+func (m *Maker) Replace(s *Spec, exited func()) error {
+	own := *m
+	own.Exited = func(l state.Link) {
+		if !l.Held() {
+			exited()
+		}
+	}
+	_, err := own.Make(s)
+	var there ThereError
+	if errors.As(err, &there) && there.Ends {
+		if err := m.End(there.Name); err != nil {
+			return err
+		}
+		_, err = own.Make(s)
+	}
+	return err
+}
+
+// End ends a link.
+func (m *Maker) End(name string) error { return Remove(m.Folders, m.Folders.Link(name)) }
+
 // Declarations keeps the links of one container's descriptor while it runs.
 type Declarations struct {
-	maker Maker
-	warn  func(text string)
+	linker Linker
+	warn   func(text string)
 
 	// settling is held while links are made or ended.
 	settling sync.Mutex
@@ -54,10 +87,8 @@ type Declarations struct {
 }
 
 // NewDeclarations has none yet. Warn is told of links that could not be made.
-func NewDeclarations(m Maker, warn func(text string)) *Declarations {
-	d := &Declarations{maker: m, warn: warn, made: map[string]Spec{}}
-	d.maker.Exited = d.exited
-	return d
+func NewDeclarations(l Linker, warn func(text string)) *Declarations {
+	return &Declarations{linker: l, warn: warn, made: map[string]Spec{}}
 }
 
 // Apply makes the links that a descriptor declares, in the background, and ends
@@ -114,13 +145,7 @@ func (d *Declarations) make(name string, s Spec) {
 	d.mu.Lock()
 	d.made[name] = s
 	d.mu.Unlock()
-	_, err := d.maker.Make(&s)
-	var there ThereError
-	if errors.As(err, &there) && there.Ends {
-		// Somebody made it by hand, or it is left of a run that was killed.
-		d.end(name)
-		_, err = d.maker.Make(&s)
-	}
+	err := d.linker.Replace(&s, func() { d.exited(name) })
 	if err == nil {
 		return
 	}
@@ -129,7 +154,7 @@ func (d *Declarations) make(name string, s Spec) {
 }
 
 func (d *Declarations) end(name string) {
-	err := Remove(d.maker.Folders, d.maker.Folders.Link(name))
+	err := d.linker.End(name)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		d.warn(err.Error())
 	}
@@ -137,12 +162,12 @@ func (d *Declarations) end(name string) {
 
 // exited is told that a process without a systemd has ended. It is started anew
 // while its link is wanted.
-func (d *Declarations) exited(l state.Link) {
+func (d *Declarations) exited(name string) {
 	d.mu.Lock()
-	_, made := d.made[l.Name]
+	_, made := d.made[name]
 	d.mu.Unlock()
-	if made && !l.Held() {
-		d.again(l.Name)
+	if made {
+		d.again(name)
 	}
 }
 

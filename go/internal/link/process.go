@@ -34,10 +34,11 @@ type process struct {
 	folder state.Link
 	f      state.Folders
 	// ctx ends with stop.
-	ctx    context.Context
-	stop   context.CancelFunc
-	client client
-	target target
+	ctx       context.Context
+	stop      context.CancelFunc
+	client    client
+	target    target
+	confining sync.Once
 	// ended is closed when nothing of the link is left.
 	ended chan struct{}
 }
@@ -130,6 +131,7 @@ func (p *process) serve(lock *state.Lock, maker *seqpacket.Conn) (err error) {
 // them. A declared link waits by itself for what it lacks.
 func (p *process) begin(maker *seqpacket.Conn) error {
 	if maker == nil {
+		p.confineUnbound()
 		return nil
 	}
 	if !p.spec.Declared {
@@ -151,6 +153,7 @@ func (p *process) begin(maker *seqpacket.Conn) error {
 			return ended
 		}
 	}
+	p.confineUnbound()
 	_ = maker.Send(report{Status: p.status()})
 	return nil
 }

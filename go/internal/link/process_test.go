@@ -185,17 +185,25 @@ func TestMakeRefused(t *testing.T) {
 	}
 }
 
+// told is a Maker that tells of processes that have ended.
+type told struct {
+	*Maker
+	ended chan<- string
+}
+
+func (l told) Replace(s *Spec, exited func()) error {
+	return l.Maker.Replace(s, func() {
+		l.ended <- s.Name()
+		exited()
+	})
+}
+
 // TestDeclarations: a declared link ends where its container has no supervisor,
 // and is then made anew until it isn't wanted any more.
 func TestDeclarations(t *testing.T) {
 	m := maker(t)
 	ended := make(chan string, 100)
-	d := NewDeclarations(*m, func(text string) { t.Error(text) })
-	again := d.maker.Exited
-	d.maker.Exited = func(l state.Link) {
-		ended <- l.Name
-		again(l)
-	}
+	d := NewDeclarations(told{m, ended}, func(text string) { t.Error(text) })
 	desc := &descriptor.Descriptor{Name: "app", Links: []descriptor.Link{{Listen: 80, To: "web", Port: 80, Count: 1, Protocol: TCP}}}
 	d.Apply(desc)
 	for range 2 {

@@ -5,6 +5,7 @@
 package notify
 
 import (
+	"errors"
 	"net"
 	"os"
 	"strings"
@@ -65,6 +66,24 @@ func Listen(dir *os.File, path string, uid, gid int) (*Socket, error) {
 	}
 	return &Socket{conn: conn}, nil
 }
+
+// FromFile takes over a socket that another process listens at; f is closed.
+func FromFile(f *os.File) (*Socket, error) {
+	defer f.Close()
+	c, err := net.FilePacketConn(f)
+	if err != nil {
+		return nil, err
+	}
+	conn, ok := c.(*net.UnixConn)
+	if !ok {
+		c.Close()
+		return nil, errors.New("a file was sent that is no notification socket")
+	}
+	return &Socket{conn: conn}, nil
+}
+
+// File returns a duplicate of its descriptor.
+func (s *Socket) File() (*os.File, error) { return s.conn.File() }
 
 // Receive waits for the next message. Descriptors that come with one are never
 // installed: without room for control data the kernel drops them (unix(7)).

@@ -70,6 +70,8 @@ type Options struct {
 	Changed func(State)
 	// Host is where the host's routes are followed; it stays the caller's.
 	Host *Host
+	// Launch starts a driver; nil is Order.Launch.
+	Launch func(o Order, user, network, output *os.File) (*Child, error)
 }
 
 // Outbound is a way out that is kept open.
@@ -99,6 +101,9 @@ const (
 
 // Start opens the way out in the background.
 func Start(o Options) *Outbound {
+	if o.Launch == nil {
+		o.Launch = Order.Launch
+	}
 	n := &Outbound{o: o, stop: make(chan struct{}), ended: make(chan struct{})}
 	go n.run()
 	return n
@@ -151,7 +156,7 @@ func (n *Outbound) run() {
 		p, err := d.start(n.o)
 		reason := ""
 		if err == nil {
-			n.set(State{Driver: d.name, PID: p.pid, Reason: n.lesser(), Gap: n.gap(d)})
+			n.set(State{Driver: d.name, PID: p.PID, Reason: n.lesser(), Gap: n.gap(p)})
 			if !n.watch(p, changes, had) {
 				return
 			}
@@ -192,8 +197,8 @@ func (n *Outbound) lesser() string {
 
 // gap says what a driver leaves open: of what the rules keep in, root can take the
 // interface to where there are none.
-func (n *Outbound) gap(d driver) string {
-	if n.o.Fixed || n.o.HostLoopback || !d.leaky() {
+func (n *Outbound) gap(p *process) string {
+	if !p.Leaky {
 		return ""
 	}
 	return Leaky

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -49,7 +50,7 @@ func Find(name string) (string, error) {
 
 // driver is one that was found.
 type driver struct {
-	name, path string
+	name string
 	// instead says why the one before it is not in use.
 	instead string
 }
@@ -57,14 +58,12 @@ type driver struct {
 func find() []driver {
 	var found []driver
 	for _, name := range Programs {
-		if path, err := Find(name); err == nil {
-			found = append(found, driver{name: name, path: path})
+		if _, err := Find(name); err == nil {
+			found = append(found, driver{name: name})
 		}
 	}
 	return found
 }
-
-func (d driver) leaky() bool { return d.name == pasta && IsLeaky(d.path) }
 
 // IsLeaky tells a pasta that takes packets for the host's loopback addresses to
 // them, by an option that came later than the end of that. Some don't know their
@@ -77,6 +76,21 @@ func IsLeaky(path string) bool {
 	return len(help) > 0 && !bytes.Contains(help, []byte("--map-host-loopback"))
 }
 
+// Order is all that is to be said about a driver to be started.
+type Order struct {
+	Driver       string `json:"driver"`
+	MTU          int    `json:"mtu"`
+	HostLoopback bool   `json:"hostLoopback,omitempty"`
+	// Terse drops the option by which pastas of before 2024 write their errors to
+	// standard error; later ones do anyway, and mean to refuse it some day.
+	Terse bool `json:"terse,omitempty"`
+	// Gap asks whether the driver is leaky.
+	Gap bool `json:"gap,omitempty"`
+}
+
+// terse is for the next Order.
+var terse atomic.Bool
+
 // Both programs get the namespaces as standard input and output, the only
 // descriptors that pasta does not close before it opens them (2024 on). They
 // can't be named by the keeper's pid: its /proc is closed to its own user.
@@ -85,12 +99,8 @@ const (
 	userPath    = "/proc/self/fd/1"
 )
 
-// terse drops the option by which pastas of before 2024 write their errors to
-// standard error; later ones do anyway, and mean to refuse it some day.
-var terse atomic.Bool
-
-func (d driver) arguments(o Options) []string {
-	if d.name == slirp {
+func (o Order) arguments() []string {
+	if o.Driver == slirp {
 		// Its sandbox fails where namespaces are given by path (1.2, 1.3).
 		args := []string{
 			slirp, "--configure", "--mtu=" + strconv.Itoa(o.MTU), "--enable-ipv6", "--enable-seccomp",
@@ -121,73 +131,107 @@ func (d driver) arguments(o Options) []string {
 		// gives its rights up and leaves the file system by itself.
 		args = append(args, "--runas", "0:0")
 	}
-	if !terse.Load() {
+	if !o.Terse {
 		args = append(args, "--stderr")
 	}
 	return args
 }
 
+// Child is a driver that was launched.
+type Child struct {
+	PID   int
+	PIDFD *os.File
+	// Leaky tells of a driver that was asked about.
+	Leaky bool
+	// Ended is closed when it has ended, with Status.
+	Ended  <-chan struct{}
+	Status *syscall.WaitStatus
+}
+
+// Launch starts the driver; output is what it says. It dies with the calling
+// process: the thread that forked it stays, since its end would be the signal too
+// (prctl(2), PR_SET_PDEATHSIG). Entering a user namespace of the same owner keeps
+// it.
+func (o Order) Launch(user, network, output *os.File) (*Child, error) {
+	if !slices.Contains(Programs, o.Driver) {
+		return nil, fmt.Errorf("driver %q: is none", o.Driver)
+	}
+	path, err := Find(o.Driver)
+	if err != nil {
+		return nil, err
+	}
+	ended := make(chan struct{})
+	c := &Child{Ended: ended, Status: new(syscall.WaitStatus)}
+	started := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		pidfd := -1
+		pid, err := syscall.ForkExec(path, o.arguments(), &syscall.ProcAttr{
+			Dir:   "/",
+			Env:   []string{"PATH=/usr/bin:/bin", "LANG=C"},
+			Files: []uintptr{network.Fd(), user.Fd(), output.Fd()},
+			// Its own session: what a terminal sends to nuc is not for it.
+			Sys: &syscall.SysProcAttr{Setsid: true, Pdeathsig: unix.SIGKILL, PidFD: &pidfd},
+		})
+		if err != nil {
+			started <- fmt.Errorf("%s: %w", path, err)
+			return
+		}
+		c.PID, c.PIDFD = pid, os.NewFile(uintptr(pidfd), "pidfd")
+		started <- nil
+		for {
+			_, err := syscall.Wait4(pid, c.Status, 0, nil)
+			if err != syscall.EINTR {
+				break
+			}
+		}
+		close(ended)
+	}()
+	if err := <-started; err != nil {
+		return nil, err
+	}
+	c.Leaky = o.Gap && o.Driver == pasta && IsLeaky(path)
+	return c, nil
+}
+
 // process is a running driver.
 type process struct {
+	*Child
 	name  string
-	pid   int
-	pidfd *os.File
 	ended chan struct{}
 
 	mu     sync.Mutex
 	killed bool
 	output bytes.Buffer
-	status syscall.WaitStatus
 }
 
-// start starts the driver. It dies with the supervisor: the thread that forked
-// it stays, since its end would be the signal too (prctl(2),
-// PR_SET_PDEATHSIG). Entering a user namespace of the same owner keeps it.
+// start starts the driver.
 func (d driver) start(o Options) (*process, error) {
 	p := &process{name: d.name, ended: make(chan struct{})}
 	r, w, err := os.Pipe()
 	if err != nil {
 		return nil, err
 	}
-	started := make(chan error)
+	order := Order{Driver: d.name, MTU: o.MTU, HostLoopback: o.HostLoopback, Terse: terse.Load(), Gap: !o.Fixed && !o.HostLoopback}
+	p.Child, err = o.Launch(order, o.User, o.Network, w)
+	w.Close()
+	if err != nil {
+		r.Close()
+		return nil, err
+	}
+	read := make(chan struct{})
 	go func() {
-		runtime.LockOSThread()
-		pidfd := -1
-		pid, err := syscall.ForkExec(d.path, d.arguments(o), &syscall.ProcAttr{
-			Dir:   "/",
-			Env:   []string{"PATH=/usr/bin:/bin", "LANG=C"},
-			Files: []uintptr{o.Network.Fd(), o.User.Fd(), w.Fd()},
-			// Its own session: what a terminal sends to nuc is not for it.
-			Sys: &syscall.SysProcAttr{Setsid: true, Pdeathsig: unix.SIGKILL, PidFD: &pidfd},
-		})
-		w.Close()
-		if err != nil {
-			r.Close()
-			started <- fmt.Errorf("%s: %w", d.path, err)
-			return
-		}
-		p.pid, p.pidfd = pid, os.NewFile(uintptr(pidfd), "pidfd")
-		started <- nil
-		read := make(chan struct{})
-		go func() {
-			p.read(r)
-			close(read)
-		}()
-		for {
-			_, err := syscall.Wait4(pid, &p.status, 0, nil)
-			if err != syscall.EINTR {
-				break
-			}
-		}
+		p.read(r)
+		close(read)
+	}()
+	go func() {
+		<-p.Ended
 		// Its children have the pipe, too, and may live a moment longer.
 		r.Close()
 		<-read
-		p.pidfd.Close()
+		p.PIDFD.Close()
 		close(p.ended)
 	}()
-	if err := <-started; err != nil {
-		return nil, err
-	}
 	return p, nil
 }
 
@@ -215,7 +259,7 @@ func (p *process) kill() {
 	p.mu.Lock()
 	p.killed = true
 	p.mu.Unlock()
-	_ = unix.PidfdSendSignal(int(p.pidfd.Fd()), unix.SIGKILL, nil, 0)
+	_ = unix.PidfdSendSignal(int(p.PIDFD.Fd()), unix.SIGKILL, nil, 0)
 	<-p.ended
 }
 
@@ -230,11 +274,11 @@ func (p *process) reason() string {
 	if p.name == pasta && strings.Contains(text, "stderr") && strings.Contains(text, "option") {
 		terse.Store(true)
 	}
-	how := fmt.Sprintf("exited with status %d", p.status.ExitStatus())
-	if p.status.Signaled() {
-		how = "was killed by " + unix.SignalName(p.status.Signal())
+	how := fmt.Sprintf("exited with status %d", p.Status.ExitStatus())
+	if p.Status.Signaled() {
+		how = "was killed by " + unix.SignalName(p.Status.Signal())
 	}
-	if word := lastWord(text); word != "" && !p.status.Signaled() {
+	if word := lastWord(text); word != "" && !p.Status.Signaled() {
 		how += ": " + word
 	}
 	return how

@@ -190,6 +190,29 @@ func (c Container) Acquire() (*Lock, error) {
 	return l, nil
 }
 
+// AcquireRuntime makes the runtime folder and takes the lock in it alone: for a
+// container whose state folder is locked already.
+func (c Container) AcquireRuntime() (*Lock, error) {
+	if err := os.MkdirAll(filepath.Dir(c.Runtime), 0o700); err != nil {
+		return nil, fmt.Errorf("runtime folder: %w", err)
+	}
+	return acquireFolder(c.Runtime)
+}
+
+// Renews tells whether Renew makes another folder, or only something in it is
+// gone. That is as good as a new one, and its lock may be held by the keeper as
+// well, so that it could not be taken again.
+func (l *Lock) Renews(c Container) bool {
+	return !sameFile(int(l.File.Fd()), filepath.Join(c.Runtime, "lock"))
+}
+
+// Replace has the lock of a new runtime folder in the place of an old one's. The
+// state folder stays locked all the while; l is closed.
+func (l *Lock) Replace(renewed *Lock) {
+	renewed.State, l.State = l.State, nil
+	l.Close()
+}
+
 // HoldState makes the container's state folder if it is missing, and locks it.
 func (l *Lock) HoldState(c Container) error {
 	if l.State != nil {
@@ -227,23 +250,16 @@ func (l *Lock) Lost(c Container, name string) bool {
 	return errors.Is(err, os.ErrNotExist)
 }
 
-// Renew makes a runtime folder anew that was lost, and takes its lock. The state
-// folder stays locked all the while; l is closed.
+// Renew makes a runtime folder anew that was lost, and takes its lock.
 func (l *Lock) Renew(c Container) (*Lock, error) {
-	if err := os.MkdirAll(filepath.Dir(c.Runtime), 0o700); err != nil {
-		return nil, fmt.Errorf("runtime folder: %w", err)
-	}
-	if sameFile(int(l.File.Fd()), filepath.Join(c.Runtime, "lock")) {
-		// Only something in it is gone. It is as good as a new one, and the lock may
-		// be held by the keeper as well, so that it could not be taken again.
+	if !l.Renews(c) {
 		return l, nil
 	}
-	renewed, err := acquireFolder(c.Runtime)
+	renewed, err := c.AcquireRuntime()
 	if err != nil {
 		return nil, err
 	}
-	renewed.State, l.State = l.State, nil
-	l.Close()
+	l.Replace(renewed)
 	return renewed, nil
 }
 

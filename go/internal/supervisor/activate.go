@@ -96,6 +96,9 @@ func (s *Supervisor) enter(p phase) {
 	}
 	s.mu.Unlock()
 	s.arrange()
+	if p == phaseUp {
+		s.confine()
+	}
 }
 
 // rehearse finds out, without starting anything, what would make a start fail,

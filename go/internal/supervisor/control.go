@@ -110,6 +110,8 @@ type Status struct {
 	// Seccomp is the filter that init is under, "default" or "off"; "" while there
 	// is no init.
 	Seccomp string `json:"seccomp,omitempty"`
+	// Confinement is nil until the first start is over.
+	Confinement *Confinement `json:"confinement,omitempty"`
 	// Doing is init's own word for what it does (STATUS= of sd_notify).
 	Doing string `json:"doing,omitempty"`
 	// Waiting is what readiness still lacks.

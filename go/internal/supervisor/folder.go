@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/nix-user-containers/nuc/go/internal/seqpacket"
 	"github.com/nix-user-containers/nuc/go/internal/state"
 )
 
@@ -72,15 +71,11 @@ func (s *Supervisor) folderLost() bool {
 
 // renewFolder is called with updating held.
 func (s *Supervisor) renewFolder() error {
-	lock, err := s.lock.Renew(s.o.Container)
+	lock, control, err := s.starter.Renew(s.lock, ControlSocket)
 	if err != nil {
 		return err
 	}
 	s.lock = lock
-	control, err := seqpacket.Listen(lock.Folder, ControlSocket)
-	if err != nil {
-		return err
-	}
 	s.control.Close()
 	s.control = control
 	go s.acceptClients(control)
@@ -89,7 +84,7 @@ func (s *Supervisor) renewFolder() error {
 	}
 	// For a reboot inside. What the running system has is the folder that is gone.
 	s.notify.Close()
-	if err := s.hostFolder(s.uuid); err != nil {
+	if s.notify, err = s.starter.Furnish(s.uuid); err != nil {
 		return err
 	}
 	go s.readNotifications(s.notify)

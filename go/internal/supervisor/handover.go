@@ -1,17 +1,16 @@
 package supervisor
 
 import (
-	"bytes"
 	"fmt"
-	"maps"
 	"os"
-	"strconv"
+	"slices"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/nix-user-containers/nuc/go/internal/seqpacket"
+	"github.com/nix-user-containers/nuc/go/internal/starter"
 )
 
 // maxHandedOver is how many sockets travel with the request to boot, beside the
@@ -57,24 +56,24 @@ func (s *Supervisor) checkHandedOver(sure bool) {
 	if len(handed) == 0 || !up {
 		return
 	}
-	kept, err := socketsOf(init)
+	asked := starter.Sockets{Init: init}
+	inodes := map[*port]uint64{}
+	for _, p := range handed {
+		if inode, err := inodeOf(p.socket); err == nil {
+			inodes[p] = inode
+			asked.Inodes = append(asked.Inodes, inode)
+		}
+	}
+	having, err := s.starter.Sockets(asked)
 	if err != nil || commandOf(init) == "systemd-shutdow" {
 		return // it has just ended, or is what systemd ends as
 	}
-	var others map[uint64]bool
 	found := false
-	for _, p := range handed {
-		inode, err := inodeOf(p.socket)
-		if err != nil {
-			continue
-		}
-		if !kept[inode] && others == nil {
-			others = socketsBelow(init)
-		}
+	for p, inode := range inodes {
 		s.mu.Lock()
 		switch {
 		case s.status.Init != init || !s.isUp(): // another boot's, meanwhile
-		case kept[inode] || others[inode]:
+		case slices.Contains(having.Init, inode) || slices.Contains(having.Others, inode):
 			delete(s.missing, p)
 		case s.missing[p].IsZero() && !sure:
 			s.missing[p] = time.Now()
@@ -127,60 +126,6 @@ func (s *Supervisor) forgetUnclaimed() {
 func commandOf(pid int) string {
 	name, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
 	return strings.TrimSpace(string(name))
-}
-
-// socketsBelow lists those of all descendants of a process: a service goes on
-// with what it has when its socket unit is stopped.
-func socketsBelow(pid int) map[uint64]bool {
-	entries, _ := os.ReadDir("/proc")
-	parents := map[int]int{}
-	for _, e := range entries {
-		child, err := strconv.Atoi(e.Name())
-		if err != nil {
-			continue
-		}
-		stat, err := os.ReadFile("/proc/" + e.Name() + "/stat")
-		if err != nil {
-			continue
-		}
-		// Behind the name, which may hold anything (proc_pid_stat(5)).
-		fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
-		if len(fields) > 1 {
-			parents[child], _ = strconv.Atoi(fields[1])
-		}
-	}
-	found := map[uint64]bool{}
-	for child := range parents {
-		for p := parents[child]; p > 1; p = parents[p] {
-			if p == pid {
-				sockets, _ := socketsOf(child)
-				maps.Copy(found, sockets)
-				break
-			}
-		}
-	}
-	return found
-}
-
-// socketsOf lists the sockets that a process has open, by inode.
-func socketsOf(pid int) (map[uint64]bool, error) {
-	folder := fmt.Sprintf("/proc/%d/fd", pid)
-	files, err := os.ReadDir(folder)
-	if err != nil {
-		return nil, err
-	}
-	found := map[uint64]bool{}
-	for _, f := range files {
-		name, err := os.Readlink(folder + "/" + f.Name())
-		if err != nil || !strings.HasPrefix(name, "socket:") {
-			continue
-		}
-		var inode uint64
-		if n, _ := fmt.Sscanf(name, "socket:[%d]", &inode); n == 1 {
-			found[inode] = true
-		}
-	}
-	return found, nil
 }
 
 func inodeOf(file *os.File) (uint64, error) {

@@ -100,7 +100,7 @@ func (s *Supervisor) writePeers() error {
 	d, others := s.o.Descriptor, slices.Sorted(maps.Keys(s.peers))
 	s.mu.Unlock()
 	text, _ := hostsFile(d, others...)
-	return s.publish(hostsName, text)
+	return s.starter.Publish(hostsName, text)
 }
 
 // peer finds a peer's address by its name.

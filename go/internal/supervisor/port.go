@@ -120,7 +120,7 @@ func openPorts(declared []descriptor.Port, old []*entry, first bool) (*portsChan
 		}
 		if err != nil {
 			c.undo()
-			return nil, fmt.Errorf("network.ports[%d]: %w", i, ownPort(err))
+			return nil, &portError{i, err}
 		}
 	}
 	for _, e := range old {
@@ -201,6 +201,18 @@ func address(d descriptor.Port, number int) listener.Address {
 	host, _ := netip.ParseAddr(d.Address)
 	return listener.Address{Protocol: d.Protocol, Host: host, Port: number, Both: d.HandOver}
 }
+
+// portError is a port that can't be had.
+type portError struct {
+	index int
+	err   error
+}
+
+func (e *portError) Error() string {
+	return fmt.Sprintf("network.ports[%d]: %v", e.index, ownPort(e.err))
+}
+
+func (e *portError) Unwrap() error { return e.err }
 
 // ownPort explains that it is the container itself that has the port, by another
 // address of its present descriptor.

@@ -14,18 +14,13 @@ import (
 	"github.com/nix-user-containers/nuc/go/internal/cgroup"
 	"github.com/nix-user-containers/nuc/go/internal/descriptor"
 	"github.com/nix-user-containers/nuc/go/internal/gcroot"
+	"github.com/nix-user-containers/nuc/go/internal/hostfolder"
 	"github.com/nix-user-containers/nuc/go/internal/idmap"
 	"github.com/nix-user-containers/nuc/go/internal/keeper"
-	"github.com/nix-user-containers/nuc/go/internal/notify"
 	"github.com/nix-user-containers/nuc/go/internal/rootfs"
-	"github.com/nix-user-containers/nuc/go/internal/rootowned"
 	"github.com/nix-user-containers/nuc/go/internal/seqpacket"
 	"github.com/nix-user-containers/nuc/go/internal/state"
-	"github.com/nix-user-containers/nuc/go/internal/userns"
 )
-
-// hostFolder, below the runtime folder, is /run/host in the container.
-const hostFolder = "host"
 
 // claim takes what others could have for as long as the container is up: ids
 // and ports.
@@ -35,6 +30,7 @@ func (s *Supervisor) claim() error {
 	if s.ids, err = idmap.PlanFor(d.IDs.Count); err != nil {
 		return err
 	}
+	s.starter.SetIDs(s.ids)
 	if s.ids.Short != "" {
 		s.warn(s.ids.Short)
 	}
@@ -91,7 +87,7 @@ func (s *Supervisor) prepare() error {
 func (s *Supervisor) openGroup() error {
 	d := s.descriptor()
 	var err error
-	if s.group, err = cgroup.Open(d.Name); err != nil {
+	if s.group, err = cgroup.Open(d.Name, s.starter.Processes()...); err != nil {
 		return err
 	}
 	if missing := s.group.Missing(); missing != "" {
@@ -138,7 +134,8 @@ func (s *Supervisor) openControl() error {
 
 // furnish makes what is in the container's folders.
 func (s *Supervisor) furnish() error {
-	if err := s.hostFolder(s.uuid); err != nil {
+	var err error
+	if s.notify, err = s.starter.Furnish(s.uuid); err != nil {
 		return err
 	}
 	s.change(func(st *Status) { st.Cgroup = s.group.Path() })
@@ -214,7 +211,7 @@ func (s *Supervisor) protect(n int, source []byte, own string) {
 	if _, err := os.Stat(root); err == nil {
 		return
 	}
-	if err := gcroot.Add(root, paths); err != nil {
+	if err := s.starter.Protect(n, paths); err != nil {
 		s.warn(err.Error())
 	}
 }
@@ -252,7 +249,7 @@ func (s *Supervisor) plan(d *descriptor.Descriptor) (rootfs.Plan, error) {
 		Mounts:     d.Mounts,
 		Devices:    d.Devices,
 		TTYGroup:   d.System.TTYGroup,
-		HostFolder: filepath.Join(s.o.Container.Runtime, hostFolder),
+		HostFolder: hostfolder.Path(s.o.Container.Runtime),
 
 		Credentials: s.credentials.All(),
 		HostNetwork: d.Network.Mode == descriptor.NetworkHost,
@@ -355,55 +352,10 @@ func (s *Supervisor) checkTree(tree string) error {
 	return nil
 }
 
-// hostFolder fills /run/host (systemd's container interface).
-func (s *Supervisor) hostFolder(uuid string) error {
-	dir := filepath.Join(s.o.Container.Runtime, hostFolder)
-	for _, d := range []string{dir, filepath.Join(dir, "credentials")} {
-		if err := os.Mkdir(d, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
-			return fmt.Errorf("runtime folder: %w", err)
-		}
-		if err := unix.Chmod(d, 0o755); err != nil {
-			return fmt.Errorf("runtime folder: %w", err)
-		}
-	}
-	content := map[string]string{"container-manager": "nuc\n", "container-uuid": uuid + "\n"}
-	if release, err := os.ReadFile("/etc/os-release"); err == nil {
-		content["os-release"] = string(release)
-	}
-	for name, text := range content {
-		if err := s.publish(name, text); err != nil {
-			return err
-		}
-	}
-	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return &os.PathError{Op: "open", Path: dir, Err: err}
-	}
-	folder := os.NewFile(uintptr(fd), dir)
-	defer folder.Close()
-	path := fmt.Sprintf("/proc/self/fd/%d/notify", fd)
-	if err := unix.Unlinkat(fd, "notify", 0); err != nil && err != unix.ENOENT { // an earlier run's
-		return &os.PathError{Op: "unlink", Path: dir + "/notify", Err: err}
-	}
-	if s.notify, err = notify.Listen(folder, path, int(s.ids.RootUID()), int(s.ids.RootGID())); err != nil {
-		return fmt.Errorf("notification socket in %s: %w", dir, err)
-	}
-	return nil
-}
-
 // startKeeper starts the keeper and tells it what to sweep.
 func (s *Supervisor) startKeeper() error {
 	private := s.descriptor().Network.Mode == descriptor.NetworkPrivate
-	var flags uintptr
-	if private {
-		flags = unix.CLONE_NEWNET
-	}
-	child, err := userns.Start(userns.Options{
-		Arguments:  []string{keeper.RoleKeeper, s.descriptor().Name},
-		Cloneflags: flags,
-		Map:        s.ids,
-		Program:    s.program,
-	})
+	child, err := s.starter.Keeper(private)
 	if err != nil {
 		return err
 	}
@@ -482,13 +434,9 @@ func localtime(d *descriptor.Descriptor) string {
 
 // rootOwned fills in the copies of the store paths to be shown as root's.
 func (s *Supervisor) rootOwned(p *rootfs.Plan, d *descriptor.Descriptor) error {
-	cache := rootowned.Cache{Folder: s.o.Cache, UID: int(s.ids.RootUID()), GID: int(s.ids.RootGID()), Progress: s.o.Copying}
-	for _, path := range d.RootOwned {
-		c, err := cache.Copy(path)
-		if err != nil {
-			return err
-		}
-		p.RootOwned = append(p.RootOwned, rootfs.Replacement{Path: path, Copy: c})
+	copies, err := s.starter.Copies(d.RootOwned)
+	for i, c := range copies {
+		p.RootOwned = append(p.RootOwned, rootfs.Replacement{Path: d.RootOwned[i], Copy: c})
 	}
-	return nil
+	return err
 }

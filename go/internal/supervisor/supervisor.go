@@ -25,6 +25,7 @@ import (
 	"github.com/nix-user-containers/nuc/go/internal/relay"
 	"github.com/nix-user-containers/nuc/go/internal/seqpacket"
 	"github.com/nix-user-containers/nuc/go/internal/socket"
+	"github.com/nix-user-containers/nuc/go/internal/starter"
 	"github.com/nix-user-containers/nuc/go/internal/state"
 	"github.com/nix-user-containers/nuc/go/internal/userns"
 )
@@ -39,14 +40,16 @@ type Options struct {
 	// Origin says where the descriptor comes from; nil leaves what is known.
 	Origin    []byte
 	Container state.Container
-	Cache     string
+	// Starter starts what the supervisor needs; it is closed with it.
+	Starter *starter.Client
+	// Confine has the supervisor confine itself, the whole process, once its
+	// container is up.
+	Confine bool
 	// Output gets init's console as it comes; nil keeps its end only.
 	Output io.Writer
 	// Rows and Columns are the console's size, 0 if it has none.
 	Rows, Columns uint16
 	Log           hclog.Logger
-	// Copying, if not nil, is told of rootOwned copies under way.
-	Copying func(path string, files int)
 	// Report, if not nil, gets a Status at each change until the start is over.
 	Report *seqpacket.Conn
 	// Manager, if not nil, is the service manager that runs the supervisor.
@@ -59,8 +62,6 @@ type Options struct {
 	Credentials func() (*credential.Set, error)
 	// Restart has the descriptor's restart count.
 	Restart bool
-	// Program is the sealed copy of nuc that the caller executes, if it does.
-	Program *userns.Program
 	// Lease, if not nil, has the container stopped when the processes of LeasedTo
 	// have ended, pidfds that Start takes over.
 	Lease    *LeaseOrder
@@ -74,7 +75,7 @@ type Supervisor struct {
 	log     hclog.Logger
 	lock    *state.Lock
 	ids     idmap.Map
-	program *userns.Program // what keepers are made of
+	starter *starter.Client
 	control *net.UnixListener
 	serving bool // the control socket is
 	uuid    string
@@ -84,6 +85,9 @@ type Supervisor struct {
 	// updating is held while another descriptor is taken over, and while a run
 	// begins or ends.
 	updating sync.Mutex
+	// confined is held while the supervisor confines itself, once.
+	confined   sync.WaitGroup
+	confinable sync.Once
 	activation
 	leases
 	folder watchedFolder
@@ -134,7 +138,7 @@ func (e HeldError) Error() string {
 // newSupervisor has started nothing yet.
 func newSupervisor(o Options) *Supervisor {
 	s := &Supervisor{
-		o: o, log: o.Log, ended: make(chan struct{}), halt: make(chan stopRequest, 2), announced: make(chan struct{}, 1),
+		o: o, log: o.Log, starter: o.Starter, ended: make(chan struct{}), halt: make(chan stopRequest, 2), announced: make(chan struct{}, 1),
 		subscribers: map[chan struct{}]bool{}, peers: map[string]int{}, activation: newActivation(),
 		status: Status{Name: o.Descriptor.Name, State: Starting, Started: time.Now(), Supervisor: os.Getpid()},
 	}
@@ -157,9 +161,8 @@ func Start(o Options, started func(*Supervisor)) (state.Exit, error) {
 		return state.Exit{}, fmt.Errorf("container %s: %w", o.Descriptor.Name, err)
 	}
 	s.lock = lock
-	if s.program = o.Program; s.program == nil {
-		s.program = userns.CopyProgram()
-	}
+	s.starter.Prepare()
+	s.starter.Gone = s.withoutStarter
 	if started != nil {
 		started(s)
 	}
@@ -223,8 +226,9 @@ func (s *Supervisor) supervise() (state.Exit, error) {
 		}
 		begun := time.Now()
 		exit, err := s.run()
-		again := !s.activated() && s.restarts(exit, err)
-		if s.final() && !again {
+		lost := errors.Is(err, starter.ErrGone)
+		again := !s.activated() && !lost && s.restarts(exit, err)
+		if (s.final() || lost) && !again {
 			if err != nil {
 				return failed(err)
 			}
@@ -385,7 +389,7 @@ func (s *Supervisor) clearRun(left <-chan struct{}) {
 		s.unwatch = nil
 	}
 	if s.group != nil {
-		if err := s.group.Remove(); err != nil {
+		if err := s.group.Remove(s.starter.Processes()...); err != nil {
 			s.log.Warn("could not remove the container's cgroup", "error", err)
 		}
 		s.group = nil
@@ -404,14 +408,15 @@ func (s *Supervisor) tearDown(left <-chan struct{}) {
 	if s.control != nil {
 		s.control.Close()
 	}
+	s.confined.Wait()
 	s.clearRun(left)
-	s.program.Close()
 	for _, stock := range s.stocks() {
 		stock.Close()
 	}
-	if err := s.lock.Tidy(); err != nil {
+	if err := s.starter.Tidy(s.lock); err != nil {
 		s.log.Warn("could not clear the runtime folder", "error", err)
 	}
+	s.starter.Close()
 	s.lock.Close()
 	_ = os.Remove(s.o.Container.State) // of a first start that came to nothing
 }

@@ -1,12 +1,16 @@
 package supervisor
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/nix-user-containers/nuc/go/internal/descriptor"
 	"github.com/nix-user-containers/nuc/go/internal/keeper"
+	"github.com/nix-user-containers/nuc/go/internal/listener"
 )
 
 // Restart lists what of a descriptor differs that a running container can't
@@ -92,6 +96,10 @@ func (s *Supervisor) update(c *Command) error {
 	s.mu.Unlock()
 	ports, err := openPorts(d.Network.Ports, entries, false)
 	if err != nil {
+		var taken *listener.Error
+		if errors.As(err, &taken) && errors.Is(err, unix.EADDRINUSE) && taken.Holder.PID == 0 {
+			taken.Holder = s.starter.Holder(taken.Address) // who sees more
+		}
 		return err
 	}
 	if s.group != nil { // it runs

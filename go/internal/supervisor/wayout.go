@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -191,7 +190,7 @@ const limitPause = 10 * time.Second
 func (w *wayOut) open(user, network *os.File, host *outbound.Host) *outbound.Outbound {
 	s, d := w.s, w.s.descriptor()
 	return outbound.Start(outbound.Options{
-		User: user, Network: network, MTU: mtu(d), HostLoopback: d.Network.HostLoopback, Fixed: w.fixed, Host: host,
+		Launch: s.starter.Driver, User: user, Network: network, MTU: mtu(d), HostLoopback: d.Network.HostLoopback, Fixed: w.fixed, Host: host,
 		Changed: func(state outbound.State) {
 			if state.Reason != "" {
 				s.log.Warn("way out", "container", d.Name, "driver", state.Driver, "reason", state.Reason)
@@ -399,10 +398,10 @@ func (s *Supervisor) publishNames(d *descriptor.Descriptor, host *resolver.Host)
 				servers = append(servers, a)
 			}
 		}
-		return s.publish(namesName, resolver.Config{}.File("nuc: network.dns", servers...))
+		return s.starter.Publish(namesName, resolver.Config{}.File("nuc: network.dns", servers...))
 	}
 	c, _ := host.Current()
-	return s.publish(namesName, c.File("nuc: the host's name servers, whichever they are at the moment", dnsAddress))
+	return s.starter.Publish(namesName, c.File("nuc: the host's name servers, whichever they are at the moment", dnsAddress))
 }
 
 // publishChanges brings the container's names in line with a new descriptor.
@@ -421,29 +420,4 @@ func (s *Supervisor) publishChanges(old, d *descriptor.Descriptor) {
 		}
 	}
 	w.changed()
-}
-
-// publish puts a file into the folder that is /run/host in the container. No
-// link that might be there is followed.
-func (s *Supervisor) publish(name, text string) error {
-	path := filepath.Join(s.o.Container.Runtime, hostFolder, name)
-	part := path + ".part"
-	_ = os.Remove(part)
-	f, err := os.OpenFile(part, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
-	if err == nil {
-		_, err = f.WriteString(text)
-		if err == nil {
-			err = f.Chmod(0o644) // whatever the umask is
-		}
-		if cerr := f.Close(); err == nil {
-			err = cerr
-		}
-	}
-	if err == nil {
-		err = os.Rename(part, path)
-	}
-	if err != nil {
-		return fmt.Errorf("runtime folder: %w", err)
-	}
-	return nil
 }

@@ -32,8 +32,8 @@ func ProgramFrom(image *os.File) *Program {
 	return p
 }
 
-// wait returns the copy, which stays the Program's.
-func (p *Program) wait() (*os.File, error) {
+// Wait returns the copy, which stays the Program's.
+func (p *Program) Wait() (*os.File, error) {
 	<-p.made
 	return p.image, p.err
 }

@@ -45,6 +45,8 @@ type Child struct {
 	PIDFD *os.File
 	// Conn leads to the child's Enter result.
 	Conn *seqpacket.Conn
+	// Reap, if not nil, is how to wait for it: it is another process's child.
+	Reap func() (syscall.WaitStatus, error)
 }
 
 // Options of Start.
@@ -70,7 +72,7 @@ func Start(o Options) (*Child, error) {
 		o.Program = CopyProgram()
 		defer o.Program.Close()
 	}
-	image, err := o.Program.wait()
+	image, err := o.Program.Wait()
 	if err != nil {
 		return nil, err
 	}
@@ -92,7 +94,8 @@ func Start(o Options) (*Child, error) {
 		}
 	}
 	pidfd := -1
-	pid, err := syscall.ForkExec(ImagePath(image), o.Arguments, &syscall.ProcAttr{
+	// By its number in the child: the image's here may be another file's there.
+	pid, err := syscall.ForkExec(fmt.Sprintf("/proc/self/fd/%d", fdImage), o.Arguments, &syscall.ProcAttr{
 		Dir:   "/",
 		Env:   []string{"GODEBUG=" + os.Getenv("GODEBUG")},
 		Files: files,
@@ -134,7 +137,12 @@ func (c *Child) introduce(m idmap.Map) error {
 func (c *Child) Kill() { _ = unix.PidfdSendSignal(int(c.PIDFD.Fd()), unix.SIGKILL, nil, 0) }
 
 // Wait reaps the child.
-func (c *Child) Wait() (syscall.WaitStatus, error) { return Reap(c.PID) }
+func (c *Child) Wait() (syscall.WaitStatus, error) {
+	if c.Reap != nil {
+		return c.Reap()
+	}
+	return Reap(c.PID)
+}
 
 // Close closes the connection and the pidfd.
 func (c *Child) Close() {
