@@ -28,6 +28,7 @@ var direct = map[string]string{
 	"github.com/elastic/go-seccomp-bpf":        "tests: tables of system calls that the filter is checked with",
 	"github.com/google/go-cmp":                 "tests: what differs",
 	"github.com/hashicorp/go-hclog":            "the log",
+	"github.com/landlock-lsm/go-landlock":      "Landlock for supervisors and links, whatever version the kernel has",
 	"github.com/moby/sys/user":                 "a container's passwd and group",
 	"github.com/santhosh-tekuri/jsonschema/v6": "tests: the descriptor's schema",
 	"github.com/tidwall/gjson":                 "paths of nuc inspect",
@@ -48,6 +49,7 @@ var linked = []string{
 	"github.com/alecthomas/kong",
 	"github.com/fatih/color",        // hclog
 	"github.com/hashicorp/go-hclog", //
+	"github.com/landlock-lsm/go-landlock",
 	"github.com/mattn/go-colorable", // hclog
 	"github.com/mattn/go-isatty",    // hclog
 	"github.com/moby/sys/user",      //
@@ -55,6 +57,7 @@ var linked = []string{
 	"github.com/tidwall/match",      // gjson
 	"github.com/tidwall/pretty",     // gjson
 	"golang.org/x/sys",
+	"kernel.org/pub/linux/libs/security/libcap/psx", // go-landlock
 }
 
 // top is the repository.
