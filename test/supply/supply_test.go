@@ -158,7 +158,8 @@ func TestReproducible(t *testing.T) {
 	var sums []string
 	for folder, cache := range map[string]string{plain: "", cloned: t.TempDir()} {
 		cmd := exec.Command("make", "--no-print-directory", "build", "version=1.2.3")
-		cmd.Dir, cmd.Env = folder, append(os.Environ(), "MAKEFLAGS=", "MAKELEVEL=")
+		// Not what a machine has set for all builds (go env -w).
+		cmd.Dir, cmd.Env = folder, append(os.Environ(), "MAKEFLAGS=", "MAKELEVEL=", "GOFLAGS=-mod=readonly")
 		if cache != "" {
 			cmd.Env = append(cmd.Env, "GOCACHE="+cache)
 		}
