@@ -123,6 +123,8 @@ type status struct {
 	SupervisorPid, InitPid      int
 	Generation                  int
 	Warnings                    []string
+	Restarts                    int
+	Confinement                 struct{ Landlock, StarterPid int }
 }
 
 func (s *session) status(t testing.TB, name string) status {

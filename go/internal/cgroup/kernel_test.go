@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -61,7 +62,9 @@ func obey() {
 			k := running()
 			k.move = command == "move"
 			k.systemd = true
-			g, err = open(k, argument)
+			name, others, _ := strings.Cut(argument, " ")
+			k.with = numbers(others)
+			g, err = open(k, name)
 		case "child":
 			child = exec.Command("/bin/sleep", "60")
 			child.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(g.Payload().Fd())}
@@ -91,7 +94,7 @@ func obey() {
 		case "stats":
 			a.Stats = g.Stats()
 		case "remove":
-			err = g.Remove()
+			err = g.Remove(numbers(argument)...)
 		case "sweep", "empty":
 			var p Path
 			if err = json.Unmarshal([]byte(argument), &p); err != nil {
@@ -112,6 +115,14 @@ func obey() {
 		a.Own, _ = running().own()
 		_ = out.Encode(a)
 	}
+}
+
+func numbers(text string) (all []int) {
+	for _, f := range strings.Fields(text) {
+		n, _ := strconv.Atoi(f)
+		all = append(all, n)
+	}
+	return all
 }
 
 // other is the other process.
@@ -322,6 +333,34 @@ func TestUnit(t *testing.T) {
 	if got := words(x, "cgroup.subtree_control"); len(got) > 0 {
 		t.Errorf("still enabled: %q", got)
 	}
+	wantBelow(t, x)
+}
+
+// TestCompanion: a process that belongs to the supervisor goes with it, there and
+// back, and is no reason to leave a unit's cgroup alone.
+func TestCompanion(t *testing.T) {
+	x := delegated(t, user)
+	companion := begin(t, x, user, false)
+	o := begin(t, x, user, false)
+	pid := companion.cmd.Process.Pid
+	for range 2 {
+		a := o.must(fmt.Sprint("move web ", pid))
+		if want := x + "/supervisor"; a.Path.Supervisor != want || a.Own != want || companion.must("own").Own != want {
+			t.Errorf("%+v, the companion is in %s", a, companion.must("own").Own)
+		}
+		o.must("child")
+		o.must("kill")
+		if a = o.must(fmt.Sprint("remove ", pid)); a.Own != x || companion.must("own").Own != x {
+			t.Errorf("after all: %+v, the companion is in %s", a, companion.must("own").Own)
+		}
+		wantBelow(t, x)
+	}
+	// One that has ended is no hindrance.
+	companion.kill()
+	if a := o.must(fmt.Sprint("move web ", pid)); a.Own != x+"/supervisor" {
+		t.Errorf("%+v", a)
+	}
+	o.must(fmt.Sprint("remove ", pid))
 	wantBelow(t, x)
 }
 
