@@ -113,10 +113,13 @@ func flake(t *testing.T, h *harness.H, newest bool) {
 		h.Logf("%s", r)
 		return r.Code == 0
 	}
-	harness.Eventually(h, patience, "the generation is a root of the garbage collector", func() bool {
-		entries, _ := filepath.Glob(filepath.Join(h.State, "nuc/web/generations/1.root*"))
-		return len(entries) > 0
-	})
+	root := func(generation string) func() bool {
+		return func() bool {
+			entries, _ := filepath.Glob(filepath.Join(h.State, "nuc/web/generations", generation+".root*"))
+			return len(entries) > 0
+		}
+	}
+	harness.Eventually(h, patience, "the generation is a root of the garbage collector", root("1"))
 	if r := h.Host("nix-store", "--delete", toplevel); r.Code == 0 {
 		h.Fatal("Nix could collect the running container's system")
 	}
@@ -144,7 +147,9 @@ func flake(t *testing.T, h *harness.H, newest bool) {
 	if r := h.Nuc("build", below); r.Code != 0 {
 		h.Errorf("build of a flake by its folder's parent:\n%s", r)
 	}
+	awaitConfinement(h, "web")
 	r := h.Nuc("switch", "web")
+	harness.Eventually(h, patience, "a confined supervisor has the new generation made a root", root("2"))
 	if r.Code != 0 || !strings.Contains(r.Stdout, "switch: second") || !strings.Contains(r.Stdout, "generation 2") {
 		h.Errorf("switch to a changed flake:\n%s", r)
 	}
