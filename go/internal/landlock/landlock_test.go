@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -26,6 +27,8 @@ type trial struct {
 	Rules Rules
 	// Paths to be tried, by what is tried with them.
 	Attempts []attempt
+	// Without is the error of a kernel that has no Landlock.
+	Without unix.Errno
 }
 
 type attempt struct{ What, Path, To string }
@@ -44,6 +47,16 @@ func confined(text string) int {
 	if err := json.Unmarshal([]byte(text), &t); err != nil {
 		fmt.Println(err)
 		return 1
+	}
+	if t.Without != 0 {
+		_, aerr := ABI()
+		if err := deny(t.Without); err != nil {
+			fmt.Println(err)
+			return 1
+		}
+		_, err := Confine(t.Rules)
+		fmt.Printf("%v, %v, %v, %v\n", aerr, err, errors.Is(err, ErrNone), errors.Is(err, ErrOff))
+		return 0
 	}
 	// Threads that there are before, and threads that come later.
 	held, errs := make([]chan struct{}, len(t.Attempts)), make([]chan error, len(t.Attempts))
@@ -125,7 +138,7 @@ func (a attempt) try() error {
 // try confines a process and returns how its attempts went, one line each.
 func try(t *testing.T, r Rules, attempts ...attempt) []string {
 	t.Helper()
-	text, err := json.Marshal(trial{r, attempts})
+	text, err := json.Marshal(trial{Rules: r, Attempts: attempts})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -137,6 +150,46 @@ func try(t *testing.T, r Rules, attempts ...attempt) []string {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	return lines
+}
+
+// deny has landlock_create_ruleset fail from now on (seccomp(2)).
+func deny(errno unix.Errno) error {
+	const number = 0 // of struct seccomp_data
+	filter := []unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: number},
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.SYS_LANDLOCK_CREATE_RULESET, Jf: 1},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(errno)},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
+	}
+	runtime.LockOSThread()
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return err
+	}
+	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+	_, _, failed := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&program)))
+	if failed != 0 {
+		return failed
+	}
+	return nil
+}
+
+// TestWithout: a kernel that was built, or booted, without it.
+func TestWithout(t *testing.T) {
+	version(t)
+	for errno, want := range map[unix.Errno]string{
+		unix.ENOSYS:     "<nil>, the kernel has no Landlock, true, false",
+		unix.EOPNOTSUPP: "<nil>, the kernel was booted without Landlock, false, true",
+	} {
+		text, err := json.Marshal(trial{Without: errno})
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command("/proc/self/exe", "-test.run=^$")
+		cmd.Env = append(os.Environ(), inner+"="+string(text))
+		if out, err := cmd.CombinedOutput(); err != nil || strings.TrimSpace(string(out)) != want {
+			t.Errorf("%v: %v, %s", errno, err, out)
+		}
+	}
 }
 
 func version(t *testing.T) int {

@@ -3,6 +3,7 @@ package starter
 import (
 	"encoding/json"
 	"errors"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/nix-user-containers/nuc/go/internal/hostfolder"
 	"github.com/nix-user-containers/nuc/go/internal/idmap"
 	"github.com/nix-user-containers/nuc/go/internal/keeper"
 	"github.com/nix-user-containers/nuc/go/internal/outbound"
@@ -239,6 +241,88 @@ func TestSockets(t *testing.T) {
 		}
 		if _, err := c.Sockets(Sockets{Init: -1}); err == nil {
 			t.Error("a process that there is not")
+		}
+	})
+}
+
+// TestFolder: a runtime folder that was removed is made anew, and again.
+func TestFolder(t *testing.T) {
+	clients(t, func(t *testing.T, c *Client, here bool) {
+		container := c.Folders.Container("web")
+		if err := os.MkdirAll(container.State, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		lock, err := container.Acquire()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { lock.Close() }()
+		inode := func() (st unix.Stat_t) {
+			if err := unix.Stat(container.Runtime, &st); err != nil {
+				t.Fatal(err)
+			}
+			return st
+		}
+		// The folder, and then only the socket in it.
+		for _, lost := range []string{container.Runtime, filepath.Join(container.Runtime, "control")} {
+			before := inode()
+			if err := os.RemoveAll(lost); err != nil {
+				t.Fatal(err)
+			}
+			renewed, control, err := c.Renew(lock, "control")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer control.Close()
+			if same := inode().Ino == before.Ino; same != (lost != container.Runtime) {
+				t.Errorf("%s was lost, the folder is the same: %t", lost, same)
+			}
+			if lock = renewed; lock.State == nil || lock.Lost(container, "control") || !container.Held() {
+				t.Errorf("after %s was lost: %+v", lost, lock)
+			}
+			client, err := seqpacket.Dial(lock.Folder, "control")
+			if err != nil {
+				t.Fatal(err)
+			}
+			client.Close()
+			if accepted, err := control.AcceptUnix(); err != nil {
+				t.Error(err)
+			} else {
+				accepted.Close()
+			}
+		}
+		socket, err := c.Furnish("uuid")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer socket.Close()
+		if err := c.Publish("hosts", "text"); err != nil {
+			t.Error(err)
+		}
+		if err := c.Publish("../lock", "text"); err == nil {
+			t.Error("something else than a file of /run/host was written")
+		}
+		for name, want := range map[string]string{"container-uuid": "uuid\n", "hosts": "text"} {
+			if got, err := os.ReadFile(filepath.Join(hostfolder.Path(container.Runtime), name)); err != nil || string(got) != want {
+				t.Errorf("%s: %q, %v", name, got, err)
+			}
+		}
+		said, err := net.Dial("unixgram", hostfolder.Path(container.Runtime)+"/notify")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer said.Close()
+		if _, err := said.Write([]byte("READY=1")); err != nil {
+			t.Error(err)
+		}
+		if m, err := socket.Receive(); err != nil || !m.Ready {
+			t.Errorf("%+v, %v", m, err)
+		}
+		if err := c.Tidy(lock); err != nil {
+			t.Error(err)
+		}
+		if _, err := os.Lstat(container.Runtime); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("it stays: %v", err)
 		}
 	})
 }
