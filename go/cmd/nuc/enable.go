@@ -57,6 +57,11 @@ func (e *enableCommand) Run(c *context) error {
 	}
 	folder := unit.Folder(os.Getenv)
 	for _, s := range all {
+		if err := undeclared(m, folder, s.target.descriptor.Name); err != nil {
+			return err
+		}
+	}
+	for _, s := range all {
 		service := service(s.target.descriptor, program, true)
 		if err := m.Enable(folder, service); err != nil {
 			return fmt.Errorf("container %s: enabling %s: %w", s.target.descriptor.Name, service.Name, err)
@@ -70,6 +75,15 @@ func (e *enableCommand) Run(c *context) error {
 	}
 	if name := userName(); !lingers(name) {
 		fmt.Fprintf(c.stderr, "nuc: they start at your first login and stop after your last logout: `loginctl enable-linger %s` has them start at boot, and stay\n", name)
+	}
+	return nil
+}
+
+// undeclared refuses to change what systemd has of a container that is declared
+// elsewhere.
+func undeclared(m *unit.Manager, folder, name string) error {
+	if path := m.Declared(folder, unitName(name)); path != "" {
+		return fmt.Errorf("container %s: %s is declared in %s: whether it starts by itself is said there", name, unitName(name), path)
 	}
 	return nil
 }
@@ -94,7 +108,12 @@ func (d *disableCommand) Run(c *context) error {
 	if err != nil {
 		return err
 	}
-	return c.each(containers, func(container state.Container) error { return disable(m, container.Name) })
+	return c.each(containers, func(container state.Container) error {
+		if err := undeclared(m, unit.Folder(os.Getenv), container.Name); err != nil {
+			return err
+		}
+		return disable(m, container.Name)
+	})
 }
 
 func disable(m *unit.Manager, name string) error {

@@ -148,7 +148,8 @@ func (c *context) serve(m *unit.Manager, t *target, o startOptions) (*seqpacket.
 	// container that was started again.
 	s := service(t.descriptor, program, len(o.leased) == 0)
 	start := func() error { return m.Start(s) }
-	if units := unit.Folder(os.Getenv); unit.Enabled(units, s.Name) {
+	units, declared := unit.Folder(os.Getenv), ""
+	if unit.Enabled(units, s.Name) {
 		s = service(t.descriptor, program, true) // as nuc enable makes it
 		if err := m.Write(units, s); err != nil {
 			return nil, err
@@ -158,6 +159,17 @@ func (c *context) serve(m *unit.Manager, t *target, o startOptions) (*seqpacket.
 	deadline := time.Now().Add(connectTime)
 	for ended := 0; ; {
 		failed := start()
+		if failed != nil && declared == "" && unit.IsThere(failed) {
+			if declared = m.Declared(units, s.Name); declared != "" {
+				// What it executes is its own affair: the container that comes up is
+				// joined as any other that runs.
+				start = func() error { return m.StartFile(s.Name) }
+				failed = start()
+			}
+		}
+		if failed != nil && declared != "" {
+			return nil, fmt.Errorf("%s, as %s declares it: %w", s.Name, declared, failed)
+		}
 		if failed == nil {
 			ended++
 		}

@@ -179,8 +179,14 @@ func stopOne(container state.Container, kill bool, timeout time.Duration) error 
 	if err := released(container); err != nil {
 		return err
 	}
-	if exit := container.LastExit(); exit != nil && !exit.Clean && !kill {
-		return fmt.Errorf("container %s: %s", container.Name, exit.Reason)
+	exit := container.LastExit()
+	if exit == nil || exit.Clean {
+		return nil
 	}
-	return nil
+	// A unit that others declare may start what failed again.
+	err = stopRestart(container)
+	if !kill {
+		err = errors.Join(fmt.Errorf("container %s: %s", container.Name, exit.Reason), err)
+	}
+	return err
 }

@@ -19,10 +19,13 @@ func Folder(getenv func(string) string) string {
 	return filepath.Join(config, "systemd/user")
 }
 
+// own begins the files that nuc makes.
+const own = "# Made by `nuc enable`"
+
 // File is the text of a service that is started when the user's systemd comes up.
 func (s Service) File() []byte {
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "# Made by `nuc enable`, and made anew by it and by `nuc up`.\n[Unit]\nDescription=%s\n", specifier(s.Description))
+	fmt.Fprintf(&b, own+", and made anew by it and by `nuc up`.\n[Unit]\nDescription=%s\n", specifier(s.Description))
 	if len(s.After) > 0 {
 		after := strings.Join(s.After, " ")
 		fmt.Fprintf(&b, "Wants=%s\nAfter=%s\n", after, after)
@@ -49,10 +52,32 @@ func quoted(word string) string {
 	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`, "%", "%%").Replace(word) + `"`
 }
 
-// Enabled tells whether there is a file of that name.
+// Enabled tells whether there is a file of that name which nuc has made.
 func Enabled(folder, name string) bool {
-	st, err := os.Lstat(filepath.Join(folder, name))
-	return err == nil && st.Mode().IsRegular()
+	path := filepath.Join(folder, name)
+	st, err := os.Lstat(path)
+	if err != nil || !st.Mode().IsRegular() {
+		return false
+	}
+	text, err := os.ReadFile(path)
+	return err == nil && bytes.HasPrefix(text, []byte(own))
+}
+
+// Declared is the file of a unit that somebody else has made, such as
+// home-manager, wherever systemd finds it; "" where there is none.
+func (m *Manager) Declared(folder, name string) string {
+	path := filepath.Join(folder, name)
+	if Enabled(folder, name) {
+		return ""
+	}
+	if _, err := os.Lstat(path); err == nil {
+		return path
+	}
+	path, err := m.Show(name, "FragmentPath")
+	if err != nil || strings.HasPrefix(path, filepath.Join(m.Runtime, "systemd/transient")+"/") {
+		return ""
+	}
+	return path
 }
 
 // Write writes a service's file if it is another one, and has systemd read it.

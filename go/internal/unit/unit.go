@@ -102,8 +102,8 @@ func (m *Manager) Start(s Service) error {
 	return err
 }
 
-// IsThere tells whether Start failed as there is a unit of that name. It may be
-// gone by now.
+// IsThere tells whether Start failed as there is a unit of that name, or a file
+// that declares one. It may be gone by now.
 func IsThere(err error) bool { return strings.Contains(err.Error(), "already loaded") }
 
 // Show returns a property of a unit.

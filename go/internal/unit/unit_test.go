@@ -2,6 +2,7 @@ package unit
 
 import (
 	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 
@@ -57,6 +58,64 @@ WantedBy=default.target
 `
 	if got != want {
 		t.Errorf("%s\nwant\n%s", got, want)
+	}
+}
+
+// TestDeclared asks a systemctl that has found a unit's file somewhere.
+func TestDeclared(t *testing.T) {
+	top := t.TempDir()
+	folder := filepath.Join(top, "config")
+	m := &Manager{Runtime: "/run/user/1", Control: filepath.Join(top, "systemctl")}
+	s := Service{Name: "nuc-web.service", Command: []string{"/bin/true"}}
+	path := filepath.Join(folder, s.Name)
+	found := func(fragment string) {
+		t.Helper()
+		script := "#!/bin/sh\n[ \"$*\" = '--user show --property=FragmentPath --value nuc-web.service' ] && echo '" + fragment + "'\n"
+		if err := os.WriteFile(m.Control, []byte(script), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := func(want string) {
+		t.Helper()
+		if got := m.Declared(folder, s.Name); got != want {
+			t.Errorf("declared in %q, want %q", got, want)
+		}
+	}
+	if err := os.Mkdir(folder, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	found("")
+	want("")
+	found("/run/user/1/systemd/transient/nuc-web.service")
+	want("")
+	found("/etc/systemd/user/nuc-web.service")
+	want("/etc/systemd/user/nuc-web.service")
+
+	// A link, also while a transient unit of that name runs.
+	found("/run/user/1/systemd/transient/nuc-web.service")
+	if err := os.Symlink("/nix/store/x-home/nuc-web.service", path); err != nil {
+		t.Fatal(err)
+	}
+	want(path)
+	if Enabled(folder, s.Name) {
+		t.Error("a link is taken for nuc's own file")
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte("[Service]\nExecStart=/bin/true\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	want(path)
+	if Enabled(folder, s.Name) {
+		t.Error("a file of the user's is taken for nuc's own")
+	}
+	if err := os.WriteFile(path, s.File(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	want("")
+	if !Enabled(folder, s.Name) {
+		t.Error("nuc's own file is not known")
 	}
 }
 

@@ -7,6 +7,23 @@
 }:
 let
   cfg = config.programs.nuc;
+  # A word of a command line (systemd.service(5), "Command lines").
+  word = text: ''"${
+    builtins.replaceStrings
+      [
+        "\\"
+        "\""
+        "%"
+        "$"
+      ]
+      [
+        "\\\\"
+        "\\\""
+        "%%"
+        "$$"
+      ]
+      "${text}"
+  }"'';
 in
 {
   options.programs.nuc = {
@@ -50,9 +67,10 @@ in
       lib.nameValuePair "nuc-${lib.optionalString (lib.hasPrefix "link-" name) "-"}${name}" {
         Unit.Description = "Container ${name}";
         Service = {
-          ExecStart = "${cfg.package}/bin/nuc start ${container.descriptor}";
-          # newuidmap and newgidmap, of NixOS and of other systems.
-          Environment = "PATH=/run/wrappers/bin:/usr/bin:/bin";
+          ExecStart = "${word "${cfg.package}/bin/nuc"} start ${word container.descriptor}";
+          # newuidmap and newgidmap, of NixOS and of other systems, and Nix, which
+          # keeps the container's store paths.
+          Environment = "PATH=/run/wrappers/bin:%h/.nix-profile/bin:/etc/profiles/per-user/%u/bin:/nix/var/nix/profiles/default/bin:/run/current-system/sw/bin:/usr/bin:/bin";
           # The container's init moves its processes in a cgroup of its own.
           Delegate = true;
           # The supervisor stops the container; killing its processes beside it
@@ -60,6 +78,7 @@ in
           KillMode = "mixed";
           TimeoutStopSec = 120;
           Restart = "on-failure";
+          RestartSec = 1;
         };
         Install.WantedBy = lib.optional container.autoStart "default.target";
       }
