@@ -22,6 +22,15 @@
         );
       perSystem = output: genAttrs systems (system: output nixpkgs.legacyPackages.${system});
       packagesOf = pkgs: self.packages.${pkgs.stdenv.hostPlatform.system};
+      # The host's nixpkgs may be too old to build nuc.
+      ofHost =
+        module:
+        { lib, pkgs, ... }:
+        {
+          _file = "${module}";
+          imports = [ module ];
+          programs.nuc.package = lib.mkDefault (packagesOf pkgs).nuc;
+        };
     in
     {
       lib = import ./nix/lib {
@@ -31,12 +40,12 @@
 
       nixosModules = {
         container = ./nix/modules/container;
-        host = ./nix/modules/host/nixos.nix;
+        host = ofHost ./nix/modules/host/nixos.nix;
         default = self.nixosModules.host;
       };
-      homeModules.default = ./nix/modules/host/home-manager.nix;
+      homeModules.default = ofHost ./nix/modules/host/home-manager.nix;
       homeManagerModules = self.homeModules;
-      flakeModules.default = ./nix/flake-module.nix;
+      flakeModules.default = import ./nix/flake-module.nix { nuc = self.lib; };
 
       overlays.default = import ./nix/overlay.nix;
 

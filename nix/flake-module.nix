@@ -1,15 +1,17 @@
 # For flake-parts: containers declared per system become the flake output that
 # `nuc up .#NAME` reads, and apps.
+#
+#   nuc  nuc's functions
+{ nuc }:
 {
   config,
   flake-parts-lib,
   lib,
   ...
 }:
-let
-  nuc = import ./lib { };
-in
 {
+  _file = ./flake-module.nix;
+
   options = {
     flake.nucContainers = lib.mkOption {
       type = lib.types.lazyAttrsOf (lib.types.lazyAttrsOf lib.types.raw);

@@ -28,6 +28,16 @@ in
   nuc ? null,
 }:
 let
+  # Here, as NixOS' own options would complain of it first, as of something else.
+  goodName =
+    let
+      expected = if builtins.isString name then (import ./rules.nix).name name else "a string";
+    in
+    if expected == null then
+      name
+    else
+      throw "nuc: mkContainer: name: ${builtins.toJSON name}: expected ${expected}";
+
   # Releases before 22.11 know a system's name only.
   release = builtins.readFile (nixpkgs + "/.version");
   hasHostPlatform = builtins.compareVersions release "22.11" >= 0;
@@ -36,7 +46,7 @@ let
     { lib, options, ... }:
     {
       _file = ./container.nix;
-      nuc.name = lib.mkDefault name;
+      nuc.name = lib.mkDefault goodName;
       nixpkgs =
         if pkgs != null then
           { pkgs = lib.mkDefault pkgs; }

@@ -2,6 +2,7 @@
 {
   lib,
   deadnix,
+  git,
   nixfmt,
   nuc,
   path,
@@ -40,15 +41,19 @@ let
 in
 {
   # The package's own check is its command's; this runs all packages' tests.
-  go = nuc.overrideAttrs {
+  # Tests that need subordinate ids, or programs with more rights, leave themselves
+  # out in the sandbox. Named here are those for which it isn't enough of a system:
+  # it has no sysfs, mounts nothing but its own, and its root is nobody.
+  go = nuc.overrideAttrs (old: {
     pname = "nuc-go-tests";
+    nativeBuildInputs = old.nativeBuildInputs ++ [ git ];
     checkPhase = ''
       runHook preCheck
-      go test ./go/... ./test/leaktest/...
+      go test -skip '^Test(Build|GetSubIDs.*|Inside|MakeRefused)$' ./go/... ./test/leaktest/...
       runHook postCheck
     '';
     doCheck = true;
-  };
+  });
 
   functions = evaluation "functions" (import ./unit.nix);
   agreement =

@@ -4,11 +4,25 @@
 let
   expect = expected: got: if expected == got then null else { inherit expected got; };
 
-  pkgs.callPackage = _: _: {
+  package = name: {
     type = "derivation";
-    name = "nuc";
-    outPath = "/nix/store/yyy-nuc";
+    inherit name;
+    outPath = "/nix/store/yyy-${name}";
   };
+  pkgs = {
+    callPackage = _: _: package "nuc";
+    stdenv.hostPlatform = { inherit system; };
+  };
+  system = "x86_64-linux";
+
+  # nuc's own flake, whose nixpkgs is newer than the host's.
+  self = (import ../../flake.nix).outputs {
+    inherit self;
+    nixpkgs.legacyPackages.${system} = pkgs // {
+      callPackage = _: _: package "nuc-of-the-flake";
+    };
+  };
+  isOfTheFlake = p: expect "/nix/store/yyy-nuc-of-the-flake" "${p}";
   anything = lib.mkOption { type = lib.types.attrsOf lib.types.anything; };
   evaluate =
     modules:
@@ -20,25 +34,24 @@ let
     module:
     evaluate [
       ../modules/host/nixos.nix
-      {
-        options = {
-          environment.systemPackages = lib.mkOption { type = lib.types.listOf lib.types.raw; };
-          systemd.services = anything;
-          users.users = lib.mkOption {
-            type = lib.types.attrsOf (
-              lib.types.submodule {
-                options = {
-                  autoSubUidGidRange = lib.mkOption { };
-                  linger = lib.mkOption { };
-                  subUidRanges = lib.mkOption { default = [ ]; };
-                };
-              }
-            );
-          };
-        };
-      }
+      hostOptions
       module
     ];
+  hostOptions.options = {
+    environment.systemPackages = lib.mkOption { type = lib.types.listOf lib.types.raw; };
+    systemd.services = anything;
+    users.users = lib.mkOption {
+      type = lib.types.attrsOf (
+        lib.types.submodule {
+          options = {
+            autoSubUidGidRange = lib.mkOption { };
+            linger = lib.mkOption { };
+            subUidRanges = lib.mkOption { default = [ ]; };
+          };
+        }
+      );
+    };
+  };
   host = nixos {
     programs.nuc = {
       enable = true;
@@ -55,18 +68,19 @@ let
     ];
   };
 
+  homeOptions.options = {
+    home.packages = lib.mkOption { type = lib.types.listOf lib.types.raw; };
+    systemd.user.services = anything;
+  };
   home = evaluate [
     ../modules/host/home-manager.nix
-    {
-      options.home.packages = lib.mkOption { type = lib.types.listOf lib.types.raw; };
-      options.systemd.user.services = anything;
-    }
+    homeOptions
     {
       programs.nuc = {
         enable = true;
         containers.web.descriptor = "/nix/store/xxx-nuc-web.json";
         containers.db = {
-          descriptor = "/srv/db.json";
+          descriptor = "/srv/my \"100%\" $db\\/db.json";
           autoStart = false;
         };
       };
@@ -75,7 +89,8 @@ let
   service = name: home.systemd.user.services.${name};
 
   # flake-parts evaluates perSystem's modules once for each system.
-  flake =
+  flakeParts =
+    module:
     let
       systems = [
         "x86_64-linux"
@@ -87,7 +102,7 @@ let
         module:
         lib.mkOption { type = lib.types.deferredModuleWith { staticModules = [ module ]; }; };
       modules = [
-        ../flake-module.nix
+        module
         (
           { config, ... }:
           {
@@ -109,6 +124,7 @@ let
         }
       ];
     }).config;
+  flake = flakeParts (import ../flake-module.nix { nuc = import ../lib { }; });
 in
 {
   subordinateIds = expect {
@@ -120,13 +136,57 @@ in
   package = expect 1 (lib.length host.environment.systemPackages);
   off = expect { } (nixos { programs.nuc.users = [ "ana" ]; }).users.users or { };
 
+  packageOfHost = isOfTheFlake (evaluate [
+    self.nixosModules.default
+    hostOptions
+    { programs.nuc.enable = true; }
+  ]).programs.nuc.package;
+  packageOfHome = isOfTheFlake (evaluate [
+    self.homeModules.default
+    homeOptions
+    { programs.nuc.enable = true; }
+  ]).programs.nuc.package;
+  packageChosen = expect "/nix/store/yyy-own" "${
+    (evaluate [
+      self.nixosModules.host
+      hostOptions
+      { programs.nuc.package = package "own"; }
+    ]).programs.nuc.package
+  }";
+  functionsOfTheFlake =
+    let
+      inherit
+        (
+          (import ../../flake.nix).outputs {
+            self = self // {
+              lib.mkContainer = _: {
+                from = "the flake";
+                mkApps = _: { };
+              };
+            };
+            nixpkgs = { };
+          }
+        )
+        flakeModules
+        ;
+    in
+    expect "the flake" (flakeParts flakeModules.default).flake.nucContainers.${system}.web.from;
+
   units = expect [
     "nuc-db"
     "nuc-web"
   ] (lib.attrNames home.systemd.user.services);
   start =
-    expect "/nix/store/yyy-nuc/bin/nuc start /nix/store/xxx-nuc-web.json"
+    expect ''"/nix/store/yyy-nuc/bin/nuc" start "/nix/store/xxx-nuc-web.json"''
       (service "nuc-web").Service.ExecStart;
+  startOfAnOddPath =
+    expect ''"/nix/store/yyy-nuc/bin/nuc" start "/srv/my \"100%%\" $$db\\/db.json"''
+      (service "nuc-db").Service.ExecStart;
+  findsNix = expect true (
+    lib.elem "/nix/var/nix/profiles/default/bin" (
+      lib.splitString ":" (lib.removePrefix "PATH=" (service "nuc-web").Service.Environment)
+    )
+  );
   autoStart = expect [ "default.target" ] (service "nuc-web").Install.WantedBy;
   noAutoStart = expect [ ] (service "nuc-db").Install.WantedBy;
 

@@ -107,6 +107,44 @@ in
     };
   };
   nix = evaluates { nuc.nix.enable = true; };
+  immutableUsers = evaluates (
+    { options, ... }:
+    {
+      config = lib.mkMerge [
+        { users.mutableUsers = false; }
+        # 18.03 has no word for a system that nobody is locked out of.
+        (lib.optionalAttrs (!(options.users ? allowNoPasswordLogin)) {
+          users.users.root.hashedPassword = "$6$nuc$not.a.hash.of.any.password";
+        })
+      ];
+    }
+  );
+  userborn = evaluates (
+    { options, ... }:
+    {
+      config = lib.optionalAttrs (options.services ? userborn) { services.userborn.enable = true; };
+    }
+  );
+  # Sockets have no port since 23.05.
+  nginxOnASocket =
+    let
+      c = config {
+        services.nginx = {
+          enable = true;
+          virtualHosts.localhost.listen = [
+            { addr = "unix:/run/nginx/nginx.sock"; }
+            {
+              addr = "127.0.0.1";
+              port = 8080;
+            }
+          ];
+        };
+      };
+    in
+    if lib.versionOlder (lib.trivial.release or "18.03") "23.05" then
+      null
+    else
+      expect [ 8080 ] (nuc.ports.nginx c);
   example = evaluates ../../examples/postgresql-nginx/configuration.nix;
   templateDefault = evaluates ../../templates/default/configuration.nix;
   templateDevshell = evaluates ../../templates/devshell/configuration.nix;
@@ -461,25 +499,35 @@ in
       };
 
   sandboxFallback =
+    let
+      c = config {
+        nuc.sandboxFallback.units = [
+          "worker"
+          "systemd-networkd"
+        ];
+        systemd.services.worker = {
+          script = "true";
+          serviceConfig.ProtectProc = "invisible";
+        };
+      };
+    in
     expect
       {
-        LoadCredential = "";
-        ProtectProc = "default";
+        failed = [ ];
+        packages = true;
       }
-      (
-        let
-          inherit (config {
-            nuc.sandboxFallback.units = [ "worker" ];
-            systemd.services.worker = {
-              script = "true";
-              serviceConfig.ProtectProc = "invisible";
-            };
-          }) systemd;
-        in
-        {
-          inherit (systemd.services.worker.serviceConfig) LoadCredential ProtectProc;
-        }
-      );
+      {
+        failed = map (a: a.message) (lib.filter (a: !a.assertion) c.assertions);
+        packages = lib.any (p: contains "nuc-sandbox-fallback" (discard "${p}")) c.systemd.packages;
+      };
+  sandboxFallbackOfASuffix = refused [ "worker.service" "write worker" ] {
+    nuc.sandboxFallback.units = [ "worker.service" ];
+    systemd.services.worker.script = "true";
+  };
+  sandboxFallbackOfNone = refused [ "wroker" "correct the name" ] {
+    nuc.sandboxFallback.units = [ "wroker" ];
+    systemd.services.worker.script = "true";
+  };
 
   credentials =
     expect

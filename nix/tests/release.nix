@@ -36,6 +36,7 @@ let
   surroundings = {
     options = lib.foldl' lib.recursiveUpdate { } [
       (declared switches types.bool true)
+      (declared [ "users.allowNoPasswordLogin" ] types.bool false)
       (declared
         [
           "boot.extraModulePackages"
@@ -205,7 +206,13 @@ in
       "xdg.mime.enable"
     ]
   );
-  on = expect true plain.system.switch.enable;
+  on = expect [
+    true
+    true
+  ] [
+    plain.system.switch.enable
+    plain.users.allowNoPasswordLogin
+  ];
   values = expect [
     null
     0

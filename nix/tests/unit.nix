@@ -452,6 +452,92 @@ in
         )
       );
 
+  optionOfAPart =
+    let
+      name = import ../lib/option.nix {
+        credentials = [ "password" ];
+        ports = [
+          { }
+          { }
+        ];
+        handedOver = [ { unit = "sshd"; } ];
+      };
+    in
+    expect
+      [
+        "nuc"
+        "nuc.name"
+        "nuc.ports[1].host"
+        "nuc.handOver: sshd.socket: host"
+        "nuc.mounts[0].source"
+        "nuc.rootOwnedPackages"
+        "nuc.network.mode"
+        "nuc.tree"
+        "nuc.ephemeralSizeBytes"
+        "nuc.environment.LANG"
+        "nuc.stop.signal"
+        "nuc.links[0].to"
+        "nuc.credentials.password.file"
+      ]
+      (
+        map name [
+          [ ]
+          [ "name" ]
+          [
+            "network"
+            "ports"
+            1
+            "host"
+          ]
+          [
+            "network"
+            "ports"
+            2
+            "host"
+          ]
+          [
+            "mounts"
+            1
+            "source"
+          ]
+          [
+            "rootOwned"
+            3
+          ]
+          [
+            "network"
+            "mode"
+          ]
+          [
+            "root"
+            "tree"
+          ]
+          [
+            "root"
+            "sizeBytes"
+          ]
+          [
+            "system"
+            "environment"
+            "LANG"
+          ]
+          [
+            "system"
+            "stop"
+            "signal"
+          ]
+          [
+            "links"
+            0
+            "to"
+          ]
+          [
+            "credentials"
+            0
+            "file"
+          ]
+        ]
+      );
   sockets =
     expect
       {

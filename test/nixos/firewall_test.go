@@ -53,6 +53,15 @@ func TestFirewall(t *testing.T) {
 	if t.Failed() {
 		t.Logf("%s%s", r, h.Exec("walled", "iptables", "-S").Stdout)
 	}
+	// Its users are those of the configuration, also after one came by hand.
+	h.Must("exec", "walled", "su", "dora", "-c", "true")
+	h.Must("exec", "walled", "useradd", "eve")
+	h.Must("restart", "walled")
+	isRunning(t, h, "walled")
+	h.Must("exec", "walled", "id", "dora")
+	if r := h.Exec("walled", "id", "eve"); r.Code != 1 {
+		t.Errorf("a user that the configuration doesn't know is there after a boot: %s", r)
+	}
 	h.Must("exec", "walled", "systemctl", "stop", "firewall.service")
 	if r := h.Exec("walled", "iptables", "-S", "INPUT"); strings.Contains(r.Stdout, "nixos-fw") {
 		t.Errorf("the rules are still there: %s", r)

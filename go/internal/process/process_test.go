@@ -124,6 +124,9 @@ func threadOf(t *testing.T, pid int) int {
 
 func TestOpenOfAnother(t *testing.T) {
 	if os.Geteuid() != 0 {
+		if st, err := os.Stat("/proc/1"); err == nil && st.Sys().(*syscall.Stat_t).Uid != 0 {
+			t.Skip("process 1 is not root's here, as in the sandbox of Nix")
+		}
 		if f, err := Open(1); err == nil || !strings.Contains(err.Error(), "belongs to uid 0") {
 			if err == nil {
 				f.Close()

@@ -8,65 +8,15 @@
 let
   cfg = config.nuc;
   inherit (config.system.build) toplevel;
-  inherit (import ../../lib/descriptor.nix) dotted mkDescriptorAt;
+  inherit (import ../../lib/descriptor.nix) mkDescriptorAt;
   handedOver = import ../../lib/sockets.nix config.systemd.sockets cfg.handOver;
 
   # Problems are told by the option to change.
-  renamed = {
-    network.ports = [ "ports" ];
-    root.tree = [ "tree" ];
-    root.ephemeral = [ "ephemeral" ];
-    root.sizeBytes = [ "ephemeralSizeBytes" ];
-    system.environment = [ "environment" ];
-    system.stop = [ "stop" ];
+  option = import ../../lib/option.nix {
+    inherit credentials;
+    inherit (cfg) ports;
+    handedOver = handedOver.ports;
   };
-  option =
-    path:
-    let
-      section = builtins.head path;
-      key = builtins.elemAt path 1;
-      # The store's mount stands before the user's.
-      own =
-        if section == "mounts" then
-          [
-            section
-            (key - 1)
-          ]
-        else
-          null;
-      to = if builtins.length path > 1 then renamed.${section}.${toString key} or own else null;
-      # Those of nuc.handOver stand after the user's.
-      handed =
-        if section == "network" && builtins.length path > 2 && key == "ports" then
-          builtins.elemAt path 2 - builtins.length cfg.ports
-        else
-          -1;
-    in
-    if path == [ ] then
-      "nuc"
-    else if section == "rootOwned" then
-      dotted (
-        [
-          "nuc"
-          "rootOwnedPackages"
-        ]
-        ++ builtins.tail path
-      )
-    else if section == "credentials" && builtins.length path > 1 then
-      dotted (
-        [
-          "nuc"
-          section
-          (builtins.elemAt credentials key)
-        ]
-        ++ lib.drop 2 path
-      )
-    else if handed >= 0 then
-      "nuc.handOver: ${(builtins.elemAt handedOver.ports handed).unit}.socket: ${lib.last path}"
-    else if to == null then
-      dotted ([ "nuc" ] ++ path)
-    else
-      dotted ([ "nuc" ] ++ to ++ lib.drop 2 path);
 
   nonEmpty = name: value: lib.optionalAttrs (value != [ ] && value != { }) { ${name} = value; };
   # Submodules of old releases carry `_module`.

@@ -34,15 +34,12 @@ let
   ) (lib.attrNames config.systemd.services);
 
   # Drop-ins, since an option can't be defined by its own value.
-  dropIns = pkgs.runCommand "nuc-ordinary-scheduling" { } (
-    lib.concatMapStrings (
-      { name, keys }:
-      ''
-        mkdir -p "$out/lib/systemd/system/${name}.service.d"
-        printf '%s\n' '[Service]' ${toString (map (key: "${key}=${ordinary.${key}}") keys)} \
-          >"$out/lib/systemd/system/${name}.service.d/nuc-ordinary-scheduling.conf"
-      ''
-    ) found
+  dropIns = import ./drop-ins.nix { inherit lib pkgs; } "nuc-ordinary-scheduling" (
+    lib.listToAttrs (
+      map (
+        { name, keys }: lib.nameValuePair name (map (key: "${key}=${ordinary.${key}}") keys)
+      ) found
+    )
   );
 in
 lib.mkIf (config.nuc.realtime == "neutralise") {

@@ -30,7 +30,9 @@ let
     sshd = ./sshd.nix;
     redis = ./redis.nix;
     hardened = ./hardened.nix;
+    fallback = ./fallback.nix;
     realtime = ./realtime.nix;
+    immutable = ./immutable.nix;
   };
 
   failed = c: map (a: a.message) (builtins.filter (a: !a.assertion) c.config.assertions);
@@ -42,7 +44,7 @@ let
       modules = backing ++ modules;
     };
 
-  web = builtins.attrValues configurations ++ [ (import ./web.nix { inherit key; }) ];
+  web = builtins.attrValues (removeAttrs configurations [ "immutable" ]) ++ [ (import ./web.nix { inherit key; }) ];
 in
 {
   names = builtins.attrNames configurations;
@@ -149,7 +151,11 @@ in
   broken = (container "web" (web ++ [ ./broken.nix ])).descriptor;
   back = (container "back" [ (import ./back.nix { inherit key; }) ]).descriptor;
   front = (container "front" [ ./front.nix ]).descriptor;
-  walled = (container "walled" [ ./walled.nix ]).descriptor;
+  walled =
+    (container "walled" [
+      ./walled.nix
+      ./immutable.nix
+    ]).descriptor;
   short =
     (container "short" [
       ./postgresql.nix
