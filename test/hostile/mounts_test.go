@@ -294,6 +294,29 @@ for d in $M /tmp/b /tmp/r /tmp/o; do rm -f $d/file $d/container-manager && echo 
 		h.Errorf("the mounts were\n%s\nand are\n%s", before, after)
 	}
 	h.intact()
+	p.hostSys()
+}
+
+// hostSys: with the host's network, /sys is the host's, and cgroups below it are
+// the user's own.
+func (p *place) hostSys() {
+	p.Helper()
+	if p.Cgroup == "" {
+		return
+	}
+	p.Must("up", p.light("sys", func(d map[string]any) { d["network"] = map[string]any{"mode": "host"} }))
+	p.Exec("sys", "sh", "-c", `umount -Rl /sys/fs/cgroup
+for m in $(awk '$5 ~ "^/sys" { print $5 }' /proc/self/mountinfo); do mount -o remount,bind,rw $m; mount -o remount,rw $m; done
+mkdir -p /tmp/s && mount --rbind /sys /tmp/s && for m in $(awk '$5 ~ "^/tmp/s" { print $5 }' /proc/self/mountinfo); do mount -o remount,bind,rw $m; done
+mkdir "$1/escaped" "/tmp/s/${1#/sys/}/escaped"; echo 1 >"$1/cgroup.max.depth"`, "sh", p.Cgroup)
+	if _, err := os.Stat(filepath.Join(p.Cgroup, "escaped")); err == nil {
+		p.Error("root of a container with the host's network makes cgroups of the host's")
+		_ = os.Remove(filepath.Join(p.Cgroup, "escaped"))
+	}
+	if depth, err := os.ReadFile(filepath.Join(p.Cgroup, "cgroup.max.depth")); err == nil && strings.TrimSpace(string(depth)) == "1" {
+		p.Error("root of a container with the host's network changes cgroups of the host's")
+		_ = os.WriteFile(filepath.Join(p.Cgroup, "cgroup.max.depth"), []byte("max"), 0)
+	}
 }
 
 func insideOnly(p *place) {

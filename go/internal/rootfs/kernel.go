@@ -27,7 +27,7 @@ func (p *Plan) kernelFolders(t tree, s *Sources) (*Terminal, error) {
 	if err := t.mountNew("proc", "proc", noExec); err != nil {
 		return nil, fmt.Errorf("/proc: %w", err)
 	}
-	if err := p.sys(t); err != nil {
+	if err := p.sys(t, s); err != nil {
 		return nil, fmt.Errorf("/sys: %w", err)
 	}
 	if err := t.mountNew("run", "tmpfs", plain, "mode", "0755", "source", "nuc"); err != nil {
@@ -111,21 +111,13 @@ func (t tree) mountNew(target, fstype string, attr int, options ...string) error
 	return attach(mnt, at)
 }
 
-func (p *Plan) sys(t tree) error {
+func (p *Plan) sys(t tree, s *Sources) error {
 	if p.HostNetwork {
 		at, err := t.apiFolder("sys")
 		if err != nil {
 			return err
 		}
-		source, err := openPath("/sys")
-		if err != nil {
-			return err
-		}
-		defer unix.Close(source)
-		mnt, err := clone(source, true)
-		if err != nil {
-			return err
-		}
+		mnt := s.locked[s.sys]
 		if err := restrict(mnt, readOnly, true); err != nil {
 			return err
 		}

@@ -99,6 +99,7 @@ type Replacement struct {
 // where nuc runs as root that is a user who can't enter root's folders.
 type Sources struct {
 	base, folder, lower, host int
+	sys                       int // of the host, where its network is shared
 	mounts                    []int
 	rootOwned                 []int
 	devices                   []int
@@ -123,7 +124,7 @@ var basicDevices = [...]struct {
 
 // Open opens what the plan names.
 func (p *Plan) Open() (*Sources, error) {
-	s := &Sources{folder: -1, lower: -1}
+	s := &Sources{folder: -1, lower: -1, sys: -1}
 	var err error
 	if s.base, err = openFolder("runtime folder", p.Base); err != nil {
 		return nil, err
@@ -162,6 +163,11 @@ func (p *Plan) Open() (*Sources, error) {
 			return nil, fmt.Errorf("rootOwned: %s: its copy %s: %w", r.Path, r.Copy, err)
 		}
 		s.rootOwned = append(s.rootOwned, fd)
+	}
+	if p.HostNetwork {
+		if s.sys, err = openFolder("the host's", "/sys"); err != nil {
+			return nil, err
+		}
 	}
 	for i, d := range basicDevices {
 		if s.basic[i], err = openDevice("/dev/"+d.name, unix.Mkdev(d.major, d.minor)); err != nil {
@@ -280,6 +286,10 @@ func (p *Plan) Build(s *Sources) (*Terminal, error) {
 // readOnly lists what the container's root must not be able to write to.
 func (p *Plan) readOnly(s *Sources) []source {
 	sources := []source{{what: "/run/host", fd: s.host}}
+	if p.HostNetwork {
+		// Cgroups below it are the user's, and so root's of the container.
+		sources = append(sources, source{"/sys", s.sys, true})
+	}
 	for i, m := range p.Mounts {
 		if m.Kind == descriptor.KindBind && m.ReadOnly && s.mounts[i] >= 0 {
 			sources = append(sources, source{fmt.Sprintf("mounts[%d]: %s", i, m.Source), s.mounts[i], m.Recursive})
