@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -129,4 +130,15 @@ func describe(pid int) string {
 	}
 	name, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
 	return "[" + strings.TrimSpace(string(name)) + "]"
+}
+
+// NothingLeft fails the test if anything outside the state folder is left after
+// the time that nuc promises, but what begins with one of the prefixes.
+func (h *H) NothingLeft(but ...string) {
+	h.Helper()
+	for _, what := range h.settle() {
+		if !slices.ContainsFunc(but, func(prefix string) bool { return strings.HasPrefix(what, prefix) }) {
+			h.Errorf("left %s later: %s", grace, what)
+		}
+	}
 }

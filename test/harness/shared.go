@@ -72,7 +72,12 @@ func (p *process) prepare(t testing.TB) {
 	if err := os.Chmod(folder, 0o755); err != nil {
 		t.Fatalf("harness: %v", err)
 	}
-	for _, name := range []string{"bin/nuc", "scripts/tree"} {
+	// Another one is built otherwise (test/faults).
+	binary := "bin/nuc"
+	if other := os.Getenv("NUC_BINARY"); other != "" {
+		binary = other
+	}
+	for _, name := range []string{binary, "scripts/tree"} {
 		content, err := os.ReadFile(filepath.Join(top, name))
 		if err != nil {
 			t.Fatalf("harness: %v; make build makes it", err)
@@ -86,7 +91,7 @@ func (p *process) prepare(t testing.TB) {
 			t.Fatalf("harness: %s: %v: %s", path, err, out)
 		}
 	}
-	p.nuc, p.script = filepath.Join(folder, "nuc"), filepath.Join(folder, "tree")
+	p.nuc, p.script = filepath.Join(folder, filepath.Base(binary)), filepath.Join(folder, "tree")
 }
 
 // account returns this process's user with those ranges.

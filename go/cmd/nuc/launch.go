@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/nix-user-containers/nuc/go/internal/fault"
 	"github.com/nix-user-containers/nuc/go/internal/keeper"
 	"github.com/nix-user-containers/nuc/go/internal/seqpacket"
 	"github.com/nix-user-containers/nuc/go/internal/state"
@@ -102,6 +103,7 @@ func (c *context) spawn(t *target, o startOptions) (*seqpacket.Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("container %s: %w", t.descriptor.Name, err)
 	}
+	fault.At("spawning")
 	var conn *seqpacket.Conn
 	if m := manager(c.folders.Runtime); m != nil {
 		conn, err = c.serve(m, t, o)
@@ -110,6 +112,7 @@ func (c *context) spawn(t *target, o startOptions) (*seqpacket.Conn, error) {
 	}
 	if err == nil {
 		err = conn.Send(launchOrder{Nuc: self, Source: t.source, Origin: t.originText(), StorePath: t.storePath, Credentials: credentials, Folders: c.folders, LogLevel: c.logLevel, LogJSON: c.logJSON, Lease: o.lease}, o.leased...)
+		fault.At("ordered")
 		if err != nil {
 			conn.Close()
 		}

@@ -304,5 +304,5 @@ func noteFailure(container state.Container, begun time.Time, why error) {
 	if exit := container.LastExit(); exit == nil || exit.Time.Before(begun) {
 		_ = container.RecordFailure(why.Error())
 	}
-	_ = lock.Tidy()
+	_ = supervisor.Sweep(container, lock)
 }

@@ -171,7 +171,7 @@ func statusOf(container state.Container) *supervisor.Status {
 	// nobody else's to clear.
 	if _, err := os.Lstat(container.Runtime); err == nil {
 		if lock, err := container.Acquire(); err == nil {
-			_ = lock.Tidy()
+			_ = supervisor.Sweep(container, lock)
 			lock.Close()
 		}
 	}

@@ -9,8 +9,10 @@ import (
 	"strings"
 
 	"github.com/nix-user-containers/nuc/go/internal/console"
+	"github.com/nix-user-containers/nuc/go/internal/fault"
 	"github.com/nix-user-containers/nuc/go/internal/idmap"
 	"github.com/nix-user-containers/nuc/go/internal/state"
+	"github.com/nix-user-containers/nuc/go/internal/supervisor"
 	"github.com/nix-user-containers/nuc/go/internal/userns"
 )
 
@@ -95,7 +97,8 @@ func (r *rmCommand) one(container state.Container) error {
 	case !r.State:
 		err = container.Forget()
 	}
-	err = errors.Join(err, lock.Tidy())
+	fault.At("aside")
+	err = errors.Join(err, supervisor.Sweep(container, lock))
 	// Else systemd would go on starting it.
 	if m := manager(filepath.Dir(container.Runtime)); m != nil && err == nil {
 		err = disable(m, container.Name)

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nix-user-containers/nuc/go/internal/descriptor"
+	"github.com/nix-user-containers/nuc/go/internal/fault"
 	"github.com/nix-user-containers/nuc/go/internal/keeper"
 	"github.com/nix-user-containers/nuc/go/internal/project"
 	"github.com/nix-user-containers/nuc/go/internal/seqpacket"
@@ -321,6 +322,7 @@ func (s *switching) live(old *descriptor.Descriptor, source []byte) error {
 	if err := s.append(); err != nil {
 		return err
 	}
+	fault.At("appended")
 	if s.number == s.before {
 		if err := s.settle(); err != nil { // another project may say the same
 			return err
@@ -331,6 +333,7 @@ func (s *switching) live(old *descriptor.Descriptor, source []byte) error {
 	if err := whole(func() error { return s.takeOver(source) }); err != nil {
 		return fmt.Errorf("container %s: %w; nothing was changed", name, err)
 	}
+	fault.At("taken")
 	if st, err := supervisor.Query(container); err == nil && st.State == supervisor.Listening {
 		// Nothing runs that could be switched; what comes next is made anew.
 		if err := s.settle(); err != nil {
@@ -354,6 +357,7 @@ func (s *switching) live(old *descriptor.Descriptor, source []byte) error {
 		s.giveBack(source)
 		return fmt.Errorf("%w; nothing was changed", err)
 	}
+	fault.At("activated")
 	if err := s.settle(); err != nil {
 		return err
 	}

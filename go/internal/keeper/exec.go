@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/nix-user-containers/nuc/go/internal/fault"
 	"github.com/nix-user-containers/nuc/go/internal/rootfs"
 	"github.com/nix-user-containers/nuc/go/internal/seqpacket"
 	"github.com/nix-user-containers/nuc/go/internal/userns"
@@ -127,6 +128,7 @@ func (k *keeper) start(e *Exec, m *seqpacket.Message) (*process, error) {
 	if err := enter(init, k.fixedNetwork, unfiltered); err != nil {
 		return nil, err
 	}
+	fault.At("entered")
 	user, err := findUser(e.User)
 	if err != nil {
 		return nil, err
@@ -302,6 +304,7 @@ func fork(program string, arguments []string, attr *syscall.ProcAttr, leaf *os.F
 	if status.Exited() || status.Signaled() {
 		return 0, errors.New("was killed before it ran")
 	}
+	fault.At("forked")
 	joined := make(chan error)
 	go func() { joined <- join(leaf, pid) }()
 	joinErr := <-joined

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/nix-user-containers/nuc/go/internal/fault"
 	"github.com/nix-user-containers/nuc/go/internal/seccomp"
 	"github.com/nix-user-containers/nuc/go/internal/seqpacket"
 	"github.com/nix-user-containers/nuc/go/internal/userns"
@@ -57,6 +58,7 @@ func becomeInit(conn *seqpacket.Conn, listeners int) error {
 	if err != nil {
 		return err
 	}
+	fault.At("opened")
 	if err := userns.BecomeRoot(); err != nil {
 		return err
 	}
@@ -68,6 +70,7 @@ func becomeInit(conn *seqpacket.Conn, listeners int) error {
 	if err != nil {
 		return err
 	}
+	fault.At("built")
 	if b.Rows > 0 && b.Columns > 0 {
 		_ = unix.IoctlSetWinsize(int(term.Master.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: b.Rows, Col: b.Columns})
 	}
@@ -100,6 +103,7 @@ func becomeInit(conn *seqpacket.Conn, listeners int) error {
 		// reads neither (collect_fds in its src/core/main.c); other inits do.
 		environment = append(environment, fmt.Sprintf("LISTEN_FDS=%d", listeners), "LISTEN_PID=1")
 	}
+	fault.At("execve")
 	err = syscall.Exec(b.Init, append([]string{b.Init}, b.Arguments...), environment)
 	switch {
 	case errors.Is(err, unix.ENOENT):

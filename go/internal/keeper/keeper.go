@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nix-user-containers/nuc/go/internal/cgroup"
+	"github.com/nix-user-containers/nuc/go/internal/fault"
 	"github.com/nix-user-containers/nuc/go/internal/nft"
 	"github.com/nix-user-containers/nuc/go/internal/seqpacket"
 	"github.com/nix-user-containers/nuc/go/internal/state"
@@ -69,6 +70,7 @@ func Main() error {
 	m.Close()
 	k := &keeper{self: self, fixedNetwork: guard.FixedNetwork}
 	<-handled
+	fault.At("guarding")
 	var netErr error
 	if guard.PrivateNetwork {
 		netErr = loopbackUp()
@@ -86,6 +88,7 @@ func Main() error {
 		}
 		leave = k.serve(m, netErr)
 	}
+	fault.At("leaving")
 	k.killInit()
 	k.booted.Wait()
 	if leave {
@@ -274,7 +277,7 @@ func (k *keeper) startInit(b *Boot, m *seqpacket.Message) (int, []*os.File, erro
 	defer image.Close()
 	pid, err := syscall.ForkExec(userns.ImagePath(image), []string{RoleInit, strconv.Itoa(len(listeners))}, &syscall.ProcAttr{
 		Dir:   "/",
-		Env:   []string{},
+		Env:   fault.Environment(),
 		Files: append(inherited, peer.Fd()),
 		Sys:   attr,
 	})
@@ -283,6 +286,7 @@ func (k *keeper) startInit(b *Boot, m *seqpacket.Message) (int, []*os.File, erro
 		return 0, nil, fmt.Errorf("making the container's namespaces: %w", err)
 	}
 	peer.Close()
+	fault.At("cloned")
 	pidFile := os.NewFile(uintptr(pidfd), "pidfd")
 	if !k.adopt(pidFile, payload, b.Unfiltered) {
 		_ = unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0)

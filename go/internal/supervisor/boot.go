@@ -11,6 +11,7 @@ import (
 
 	"github.com/nix-user-containers/nuc/go/internal/console"
 	"github.com/nix-user-containers/nuc/go/internal/descriptor"
+	"github.com/nix-user-containers/nuc/go/internal/fault"
 	"github.com/nix-user-containers/nuc/go/internal/keeper"
 	"github.com/nix-user-containers/nuc/go/internal/process"
 	"github.com/nix-user-containers/nuc/go/internal/seqpacket"
@@ -90,6 +91,7 @@ func (s *Supervisor) boot(b keeper.Boot) (syscall.WaitStatus, error) {
 	if err != nil {
 		return 0, err
 	}
+	fault.At("started")
 	s.adopt(pidfd)
 	s.change(func(st *Status) { st.Seccomp = filterName(b.Unfiltered) })
 	pumped := make(chan struct{})
@@ -109,6 +111,7 @@ func (s *Supervisor) boot(b keeper.Boot) (syscall.WaitStatus, error) {
 	}()
 
 	m, r, err = receive(reply)
+	fault.At("ended")
 	close(stopped)
 	s.adopt(nil)
 	<-ready
@@ -232,6 +235,7 @@ func (s *Supervisor) serveStop(pidfd *os.File, stopped, idle <-chan struct{}) {
 			request.kill = true
 		}
 		s.change(func(st *Status) { st.State = Stopping })
+		fault.At("stopping")
 		if request.kill {
 			reason := killed
 			if deadline != nil {

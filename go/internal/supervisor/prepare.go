@@ -13,6 +13,7 @@ import (
 
 	"github.com/nix-user-containers/nuc/go/internal/cgroup"
 	"github.com/nix-user-containers/nuc/go/internal/descriptor"
+	"github.com/nix-user-containers/nuc/go/internal/fault"
 	"github.com/nix-user-containers/nuc/go/internal/gcroot"
 	"github.com/nix-user-containers/nuc/go/internal/hostfolder"
 	"github.com/nix-user-containers/nuc/go/internal/idmap"
@@ -71,6 +72,7 @@ func (s *Supervisor) prepare() error {
 	if err := s.openGroup(); err != nil {
 		return err
 	}
+	fault.At("group")
 	up := make(chan error, 1)
 	go func() { up <- s.startKeeper() }()
 	err := s.settle()
@@ -87,6 +89,9 @@ func (s *Supervisor) prepare() error {
 func (s *Supervisor) openGroup() error {
 	d := s.descriptor()
 	var err error
+	if err := sweepGroup(s.lock); err != nil {
+		s.log.Warn("could not remove the cgroup of an earlier run", "error", err)
+	}
 	if s.group, err = cgroup.Open(d.Name, s.starter.Processes()...); err != nil {
 		return err
 	}
@@ -94,6 +99,9 @@ func (s *Supervisor) openGroup() error {
 		s.warn(missing)
 	}
 	if err := s.limit(); err != nil {
+		return err
+	}
+	if err := s.noteGroup(); err != nil {
 		return err
 	}
 	s.watchShortage()
@@ -109,6 +117,7 @@ func (s *Supervisor) settle() error {
 	if err != nil {
 		return err
 	}
+	fault.At("recorded")
 	if s.uuid, err = s.o.Container.UUID(); err != nil {
 		return fmt.Errorf("state folder: %w", err)
 	}

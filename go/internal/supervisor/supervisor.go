@@ -19,6 +19,7 @@ import (
 	"github.com/nix-user-containers/nuc/go/internal/console"
 	"github.com/nix-user-containers/nuc/go/internal/credential"
 	"github.com/nix-user-containers/nuc/go/internal/descriptor"
+	"github.com/nix-user-containers/nuc/go/internal/fault"
 	"github.com/nix-user-containers/nuc/go/internal/idmap"
 	"github.com/nix-user-containers/nuc/go/internal/keeper"
 	"github.com/nix-user-containers/nuc/go/internal/notify"
@@ -161,6 +162,7 @@ func Start(o Options, started func(*Supervisor)) (state.Exit, error) {
 		return state.Exit{}, fmt.Errorf("container %s: %w", o.Descriptor.Name, err)
 	}
 	s.lock = lock
+	fault.At("locked")
 	s.starter.Prepare()
 	s.starter.Gone = s.withoutStarter
 	if started != nil {
@@ -183,7 +185,9 @@ func Start(o Options, started func(*Supervisor)) (state.Exit, error) {
 	}
 	left := s.dismissKeeper()
 	s.endLeases()
+	fault.At("dismissed")
 	s.end(exit, err)
+	fault.At("noted")
 	s.tearDown(left)
 	close(s.ended)
 	reports.Wait()
@@ -211,6 +215,7 @@ func (s *Supervisor) supervise() (state.Exit, error) {
 			return state.Exit{Time: time.Now(), Clean: true, Reason: "stopped before it could be started: " + err.Error()}, nil
 		}
 	}
+	fault.At("claimed")
 	if err := s.gather(); err != nil {
 		return failed(err)
 	}
@@ -250,6 +255,7 @@ func (s *Supervisor) run() (state.Exit, error) {
 	if err := s.prepare(); err != nil {
 		return state.Exit{}, err
 	}
+	fault.At("prepared")
 	if err := s.fixNetwork(); err != nil {
 		return state.Exit{}, err
 	}
@@ -413,6 +419,7 @@ func (s *Supervisor) tearDown(left <-chan struct{}) {
 	for _, stock := range s.stocks() {
 		stock.Close()
 	}
+	fault.At("tearing")
 	if err := s.starter.Tidy(s.lock); err != nil {
 		s.log.Warn("could not clear the runtime folder", "error", err)
 	}

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nix-user-containers/nuc/go/internal/descriptor"
+	"github.com/nix-user-containers/nuc/go/internal/fault"
 	"github.com/nix-user-containers/nuc/go/internal/keeper"
 	"github.com/nix-user-containers/nuc/go/internal/listener"
 )
@@ -112,6 +113,7 @@ func (s *Supervisor) update(c *Command) error {
 			s.warn(w)
 		}
 	}
+	fault.At("updating")
 	s.mu.Lock()
 	s.o.Descriptor, s.o.Source = d, source
 	s.mu.Unlock()

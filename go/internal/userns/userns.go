@@ -25,6 +25,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/nix-user-containers/nuc/go/internal/fault"
 	"github.com/nix-user-containers/nuc/go/internal/idmap"
 	"github.com/nix-user-containers/nuc/go/internal/seqpacket"
 )
@@ -97,7 +98,7 @@ func Start(o Options) (*Child, error) {
 	// By its number in the child: the image's here may be another file's there.
 	pid, err := syscall.ForkExec(fmt.Sprintf("/proc/self/fd/%d", fdImage), o.Arguments, &syscall.ProcAttr{
 		Dir:   "/",
-		Env:   []string{"GODEBUG=" + os.Getenv("GODEBUG")},
+		Env:   append(fault.Environment(), "GODEBUG="+os.Getenv("GODEBUG")),
 		Files: files,
 		Sys: &syscall.SysProcAttr{
 			Cloneflags:  syscall.CLONE_NEWUSER | o.Cloneflags,
