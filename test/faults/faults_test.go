@@ -31,6 +31,7 @@ const patience = time.Minute
 const (
 	client     = "client"
 	supervisor = "supervisor"
+	starter    = "starter"
 	keeper     = "keeper"
 	first      = "init" // of the container, what is to become it included
 )
@@ -55,18 +56,18 @@ var steps = []struct {
 	{"built", "up", []string{client, supervisor, keeper, first}},
 	{"execve", "up", []string{client, supervisor, keeper, first}},
 	{"started", "up", []string{client, supervisor, keeper, first}},
-	{"entered", "exec", []string{client, supervisor, keeper, first}},
-	{"forked", "exec", []string{client, supervisor, keeper, first}},
-	{"appended", "switch", []string{client, supervisor, keeper, first}},
-	{"updating", "switch", []string{client, supervisor, keeper, first}},
-	{"taken", "switch", []string{client, supervisor, keeper, first}},
-	{"activated", "switch", []string{client, supervisor, keeper, first}},
-	{"stopping", "stop", []string{client, supervisor, keeper, first}},
-	{"ended", "stop", []string{client, supervisor, keeper}},
-	{"leaving", "stop", []string{client, supervisor, keeper}},
-	{"dismissed", "stop", []string{client, supervisor}},
-	{"noted", "stop", []string{client, supervisor}},
-	{"tearing", "stop", []string{client, supervisor}},
+	{"entered", "exec", []string{client, supervisor, starter, keeper, first}},
+	{"forked", "exec", []string{client, supervisor, starter, keeper, first}},
+	{"appended", "switch", []string{client, supervisor, starter, keeper, first}},
+	{"updating", "switch", []string{client, supervisor, starter, keeper, first}},
+	{"taken", "switch", []string{client, supervisor, starter, keeper, first}},
+	{"activated", "switch", []string{client, supervisor, starter, keeper, first}},
+	{"stopping", "stop", []string{client, supervisor, starter, keeper, first}},
+	{"ended", "stop", []string{client, supervisor, starter, keeper}},
+	{"leaving", "stop", []string{client, supervisor, starter, keeper}},
+	{"dismissed", "stop", []string{client, supervisor, starter}},
+	{"noted", "stop", []string{client, supervisor, starter}},
+	{"tearing", "stop", []string{client, supervisor, starter}},
 	{"aside", "rm", []string{client}},
 }
 
@@ -181,8 +182,9 @@ func TestKilled(t *testing.T) {
 					_ = unix.Kill(at, unix.SIGCONT)
 				}
 				called.Wait(patience)
-				if victim == client {
-					// What it began goes on, or was never begun.
+				if victim == client || victim == starter {
+					// What it began goes on, or was never begun; a container does without its
+					// starter.
 					harness.Eventually(h, patience, "the container is where it was going", func() bool {
 						state := h.Status("web")
 						return state != "starting" && state != "stopping"
