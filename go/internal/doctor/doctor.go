@@ -175,6 +175,9 @@ func kernel(e *Environment) verdict {
 
 func userNamespaces(e *Environment) verdict {
 	err := e.Namespace()
+	if err == nil && e.sysctl("kernel.unprivileged_userns_clone") == 0 {
+		return verdict{Failed, "root may make user namespaces, and a container's root, who makes one for what is mounted read-only, may not: kernel.unprivileged_userns_clone is 0", setSysctl("kernel.unprivileged_userns_clone", "1")}
+	}
 	if err == nil {
 		return ok("a process in a new user namespace was started")
 	}
@@ -184,7 +187,7 @@ func userNamespaces(e *Environment) verdict {
 		return verdict{Failed, detail + ": this kernel has none (CONFIG_USER_NS)", "boot a kernel that has user namespaces, such as your distribution's"}
 	case e.sysctl("user.max_user_namespaces") == 0:
 		return verdict{Failed, detail + ": user.max_user_namespaces is 0", setSysctl("user.max_user_namespaces", "65536")}
-	case e.sysctl("kernel.unprivileged_userns_clone") == 0 && e.UID != 0:
+	case e.sysctl("kernel.unprivileged_userns_clone") == 0:
 		return verdict{Failed, detail + ": kernel.unprivileged_userns_clone is 0", setSysctl("kernel.unprivileged_userns_clone", "1")}
 	case e.restricted() && e.UID != 0:
 		return verdict{Failed, detail + ": AppArmor forbids it", profile}

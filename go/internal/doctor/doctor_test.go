@@ -88,6 +88,9 @@ func TestChecks(t *testing.T) {
 			e.Namespace = func() error { return unix.EPERM }
 			put(t, e, "proc/sys/kernel/unprivileged_userns_clone", "0\n")
 		}},
+		{"Debian's switch for root", "user-namespaces", Failed, "unprivileged_userns_clone is 0", "kernel.unprivileged_userns_clone=1", func(t *testing.T, e *Environment) {
+			put(t, e, "proc/sys/kernel/unprivileged_userns_clone", "0\n")
+		}},
 		{"seccomp", "user-namespaces", Failed, "seccomp", "outside of the container", func(_ *testing.T, e *Environment) {
 			e.Namespace = func() error { return unix.EPERM }
 		}},

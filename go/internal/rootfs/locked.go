@@ -78,8 +78,12 @@ func cloneLocked(staging int, sources []source) (map[int]int, error) {
 		mounts[s.fd] = clones[i].fd
 	}
 	pid, errno := forkClones(clones)
-	if errno != 0 {
-		return nil, fmt.Errorf("locking what is mounted read-only: a user namespace in the container's: %w: raise user.max_user_namespaces and user.max_mnt_namespaces with sysctl", errno)
+	switch errno {
+	case 0:
+	case unix.EPERM, unix.EACCES:
+		return nil, fmt.Errorf("locking what is mounted read-only: a user namespace in the container's: %w: this machine forbids it to unprivileged users; `nuc doctor` names the setting", errno)
+	default:
+		return nil, fmt.Errorf("locking what is mounted read-only: a user namespace in the container's: %w: a limit on processes (ulimit -u) or on namespaces (sysctl user.max_user_namespaces) is reached", errno)
 	}
 	var status syscall.WaitStatus
 	for {
