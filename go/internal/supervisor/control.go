@@ -334,6 +334,7 @@ func (s *Supervisor) handOn(conn *seqpacket.Conn, m *seqpacket.Message, c *Comma
 
 // stream sends the status at each change until the start is over.
 func (s *Supervisor) stream(conn *seqpacket.Conn) {
+	gone := left(conn)
 	changes, cancel := s.subscribe()
 	defer cancel()
 	for {
@@ -343,6 +344,8 @@ func (s *Supervisor) stream(conn *seqpacket.Conn) {
 		}
 		select {
 		case <-changes:
+		case <-gone:
+			return
 		case <-s.ended:
 			_ = conn.Send(s.Status())
 			return
@@ -350,14 +353,22 @@ func (s *Supervisor) stream(conn *seqpacket.Conn) {
 	}
 }
 
-// follow streams until the client leaves or the container has ended.
-func (s *Supervisor) follow(conn *seqpacket.Conn) {
+// left closes the channel when the client has left, and then the connection.
+func left(conn *seqpacket.Conn) <-chan struct{} {
 	gone := make(chan struct{})
 	go func() {
 		defer close(gone)
-		_, _ = conn.Receive()
+		if m, err := conn.Receive(); err == nil {
+			m.Close()
+		}
 		conn.Close()
 	}()
+	return gone
+}
+
+// follow streams until the client leaves or the container has ended.
+func (s *Supervisor) follow(conn *seqpacket.Conn) {
+	gone := left(conn)
 	changes, cancel := s.subscribe()
 	defer cancel()
 	for conn.Send(s.Status()) == nil {

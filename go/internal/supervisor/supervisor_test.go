@@ -19,13 +19,20 @@ import (
 	"github.com/nix-user-containers/nuc/go/internal/keeper"
 	"github.com/nix-user-containers/nuc/go/internal/seqpacket"
 	"github.com/nix-user-containers/nuc/go/internal/state"
+	"github.com/nix-user-containers/nuc/test/jail"
 	"github.com/nix-user-containers/nuc/test/leaktest"
 )
 
-func TestMain(m *testing.M) { leaktest.Main(m) }
+func TestMain(m *testing.M) {
+	jail.Enter()
+	if jail.Inside() {
+		os.Exit(m.Run())
+	}
+	leaktest.Main(m)
+}
 
 // idle is a supervisor that has not started anything.
-func idle(t *testing.T) *Supervisor {
+func idle(t testing.TB) *Supervisor {
 	t.Helper()
 	dir := t.TempDir()
 	for _, d := range []string{"state", "run"} {
@@ -92,7 +99,7 @@ func TestInactive(t *testing.T) {
 }
 
 // serve lets clients reach the supervisor.
-func serve(t *testing.T, s *Supervisor) {
+func serve(t testing.TB, s *Supervisor) {
 	t.Helper()
 	lock, err := s.o.Container.Acquire()
 	if err != nil {
