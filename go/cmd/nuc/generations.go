@@ -334,7 +334,8 @@ func packages(a, b string) []string {
 	}
 	lines := []string{}
 	for line := range strings.Lines(out) {
-		if line = strings.TrimSpace(line); line != "" {
+		// Each unit is a package of its own, and told as a unit.
+		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "unit-") {
 			lines = append(lines, line)
 		}
 	}

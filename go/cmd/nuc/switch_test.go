@@ -92,7 +92,7 @@ func TestUnitsThatDiffer(t *testing.T) {
 func TestPackagesThatDiffer(t *testing.T) {
 	bin := t.TempDir()
 	t.Setenv("PATH", bin)
-	script := "#!/bin/sh\n[ \"$3 $4 $5 $6\" = 'store diff-closures /a /b' ] || { echo \"error: $*\" >&2; echo more >&2; exit 1; }\nprintf 'nginx: 1.2 → 1.3\\n\\n'\n"
+	script := "#!/bin/sh\n[ \"$3 $4 $5 $6\" = 'store diff-closures /a /b' ] || { echo \"error: $*\" >&2; echo more >&2; exit 1; }\nprintf 'nginx: 1.2 → 1.3\\nunit-a.service: ε → ∅\\n\\n'\n"
 	if err := os.WriteFile(bin+"/nix", []byte(script), 0o700); err != nil {
 		t.Fatal(err)
 	}
