@@ -27,7 +27,7 @@
         module:
         { lib, pkgs, ... }:
         {
-          _file = "${module}";
+          _file = toString module;
           imports = [ module ];
           programs.nuc.package = lib.mkDefault (packagesOf pkgs).nuc;
         };

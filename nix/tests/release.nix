@@ -62,35 +62,37 @@ let
       )
       {
         assertions = mkOption { type = types.listOf types.raw; };
-        # As kernel.nix and sysctl.nix declare them.
-        boot.kernelModules = mkOption {
-          type = types.coercedTo (types.listOf types.str) (list: lib.genAttrs list (_: true)) (
-            types.attrsOf types.bool
-          );
-          default = { };
-          apply = modules: lib.attrNames (lib.filterAttrs (_: on: on) modules);
-        };
-        boot.kernel.sysctl = mkOption {
-          type = types.submodule {
-            freeformType = types.attrsOf (
-              types.nullOr (
-                types.oneOf [
-                  types.bool
-                  types.int
-                  types.str
-                ]
-              )
+        boot = {
+          # As kernel.nix and sysctl.nix declare them.
+          kernelModules = mkOption {
+            type = types.coercedTo (types.listOf types.str) (list: lib.genAttrs list (_: true)) (
+              types.attrsOf types.bool
             );
-            options."vm.max_map_count" = mkOption {
-              type = types.nullOr types.ints.unsigned;
-              default = null;
-            };
+            default = { };
+            apply = modules: lib.attrNames (lib.filterAttrs (_: on: on) modules);
           };
-          default = { };
-        };
-        boot.nixStoreMountOpts = mkOption {
-          type = types.listOf types.str;
-          default = [ "ro" ];
+          kernel.sysctl = mkOption {
+            type = types.submodule {
+              freeformType = types.attrsOf (
+                types.nullOr (
+                  types.oneOf [
+                    types.bool
+                    types.int
+                    types.str
+                  ]
+                )
+              );
+              options."vm.max_map_count" = mkOption {
+                type = types.nullOr types.ints.unsigned;
+                default = null;
+              };
+            };
+            default = { };
+          };
+          nixStoreMountOpts = mkOption {
+            type = types.listOf types.str;
+            default = [ "ro" ];
+          };
         };
         ids.gids.tty = mkOption { default = 3; };
         networking.hostName = mkOption { default = "nixos"; };
