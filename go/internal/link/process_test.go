@@ -1,6 +1,8 @@
 package link
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -222,4 +224,46 @@ func TestDeclarations(t *testing.T) {
 		return err == nil && len(entries) == 0
 	})
 	d.Apply(nil)
+}
+
+// TestDeclaredLeavesOthers: a link of the same name that connects something else
+// is nobody's to end.
+func TestDeclaredLeavesOthers(t *testing.T) {
+	m := maker(t)
+	warned := make(chan string, 10)
+	d := NewDeclarations(m, func(text string) { warned <- text })
+	making, err := m.Folders.LockLinks() // makes the folder
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := m.Folders.Link("app-80-web-80")
+	lock, err := other.Acquire()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	state.UnlockLinks(making)
+	spec, err := json.Marshal(Spec{Client: End{Port: 80}, Host: End{Container: "web", Port: 80}, Count: 1, Protocol: TCP, Addresses: both})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := other.Write(specFile, spec); err != nil {
+		t.Fatal(err)
+	}
+	d.Apply(&descriptor.Descriptor{Name: "app", Links: []descriptor.Link{{Listen: 80, To: "web", Port: 80, Count: 1, Protocol: TCP}}})
+	select {
+	case text := <-warned:
+		if !strings.Contains(text, "is there already, and another one") {
+			t.Error(text)
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("nobody is told that it can't be made")
+	}
+	if left, err := other.Read(specFile); err != nil || !bytes.Equal(left, spec) || !other.Held() {
+		t.Errorf("the other link is %s, %v", left, err)
+	}
+	d.Apply(nil)
+	if left, err := other.Read(specFile); err != nil || !bytes.Equal(left, spec) {
+		t.Errorf("after the end of the declared ones, the other link is %s, %v", left, err)
+	}
 }

@@ -33,7 +33,8 @@ type Names struct {
 	Lookup func(ctx context.Context, name string) ([]netip.Addr, error)
 	// Changed, if not nil, is told when a lookup has found other addresses.
 	Changed func()
-	// Failing, if not nil, is told of a name that could not be found several times.
+	// Failing, if not nil, is told of a name that could not be found several times,
+	// and without an error once that is over.
 	Failing func(name string, err error)
 
 	all   sync.WaitGroup
@@ -135,20 +136,30 @@ func (n *Names) Learn(name string, found []netip.Addr) bool {
 func canonical(name string) string { return strings.ToLower(strings.TrimSuffix(name, ".")) }
 
 func (n *Names) follow(ctx context.Context, name string, f *followed) {
+	told := false
+	found := func() {
+		if told {
+			told = false
+			n.Failing(name, nil)
+		}
+	}
+	defer found()
 	for failures := 0; ctx.Err() == nil; {
-		found, err := n.lookUp(ctx, name)
+		addresses, err := n.lookUp(ctx, name)
 		if ctx.Err() != nil {
 			return
 		}
 		pause := refresh
 		if err != nil {
 			pause = min(firstRetry<<min(failures, 10), lastRetry)
-			if failures++; failures == suspicious && n.Failing != nil {
+			if failures++; failures >= suspicious && !told && n.Failing != nil {
+				told = true
 				n.Failing(name, err)
 			}
 		} else {
 			failures = 0
-			if n.Learn(name, found) && n.Changed != nil {
+			found()
+			if n.Learn(name, addresses) && n.Changed != nil {
 				n.Changed()
 			}
 		}

@@ -60,10 +60,13 @@ func TestNames(t *testing.T) {
 				defer mu.Unlock()
 				changes++
 			},
-			Failing: func(name string, _ error) {
+			Failing: func(name string, err error) {
 				mu.Lock()
 				defer mu.Unlock()
 				failing = append(failing, name)
+				if err == nil {
+					failing = slices.DeleteFunc(failing, func(other string) bool { return other == name })
+				}
 			},
 		}
 		defer n.Close()
@@ -100,6 +103,15 @@ func TestNames(t *testing.T) {
 			t.Errorf("changes were told %d times, want 4; failing: %q, want wrong.test", changes, failing)
 		}
 		mu.Unlock()
+		z.set("wrong.test", "192.0.2.6")
+		time.Sleep(lastRetry)
+		check("one that is found at last", "wrong.test", "192.0.2.6")
+		mu.Lock()
+		if len(failing) > 0 {
+			t.Errorf("failing still: %q", failing)
+		}
+		mu.Unlock()
+		z.set("wrong.test")
 		n.Follow([]string{"wrong.test"})
 		check("a name that is followed no more", "there.test")
 		z.mu.Lock()

@@ -180,6 +180,13 @@ func (s *Supervisor) warn(text string) {
 	})
 }
 
+// retract takes warnings back that begin so, as they are over.
+func (s *Supervisor) retract(about string) {
+	s.change(func(st *Status) {
+		st.Warnings = slices.DeleteFunc(slices.Clone(st.Warnings), func(text string) bool { return strings.HasPrefix(text, about) })
+	})
+}
+
 // limit applies the descriptor's resources.
 func (s *Supervisor) limit() error {
 	if s.descriptor().Resources == nil {

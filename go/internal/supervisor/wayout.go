@@ -67,9 +67,7 @@ func (s *Supervisor) openWayOut() {
 		s: s, fixed: isFixed(d), stop: make(chan struct{}), ended: make(chan struct{}), update: make(chan struct{}, 1),
 		servers: resolver.Host{Path: hostResolvConf}, warned: map[string]bool{},
 	}
-	w.names = outbound.Names{Lookup: outbound.LookupOnHost, Changed: w.changed, Failing: func(name string, err error) {
-		w.warnOnce(fmt.Sprintf("network.allow: %s: its address can't be found, so it can't be reached until it is, which is tried again and again: %v", name, err))
-	}}
+	w.names = outbound.Names{Lookup: outbound.LookupOnHost, Changed: w.changed, Failing: w.failing}
 	s.mu.Lock()
 	s.wayOut = w
 	s.mu.Unlock()
@@ -264,6 +262,17 @@ func (w *wayOut) limit() error {
 	}
 	w.rules = rules
 	return nil
+}
+
+// failing is told of a name of network.allow that can't be found, and, without an
+// error, that it is after all.
+func (w *wayOut) failing(name string, err error) {
+	about := "network.allow: " + name + ": "
+	if err == nil {
+		w.s.retract(about)
+		return
+	}
+	w.s.warn(about + "its address can't be found, so it can't be reached until it is, which is tried again and again: " + err.Error())
 }
 
 // found is told of an answer that the container is about to get.
