@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -47,17 +48,42 @@ func (c *context) up(targets []*target, o startOptions) error {
 	}
 	show := newProgress()
 	defer show.end()
+	err = startAll(all, atOnce(), func(s *starting, begun func()) error {
+		o := o
+		o.begun = begun
+		return c.upNeeded(s, o, show)
+	}, o.failed)
+	show.end()
+	return err
+}
+
+// atOnce is how many containers may be at the point between nothing and a first
+// process: more of them would only slow each other down, fifty until helpers
+// like newuidmap seem to hang.
+func atOnce() int { return max(2*runtime.NumCPU(), 4) }
+
+// startAll starts containers in their order, with so many under way at once. Each
+// calls begun when its first process runs, however long it is until it is ready:
+// others may have to come for that. One that waits for those it depends on is not
+// under way. Failed, if not nil, is told of each that does not come up.
+func startAll(all []*starting, atOnce int, up func(s *starting, begun func()) error, failed func(*target, error)) error {
+	underWay := make(chan struct{}, atOnce)
 	var running sync.WaitGroup
 	for _, s := range all {
 		running.Go(func() {
 			defer close(s.done)
-			if s.err = s.start(func() error { return c.upNeeded(s, o, show) }); s.err != nil && o.failed != nil {
-				o.failed(s.target, s.err)
+			s.err = s.start(func() error {
+				underWay <- struct{}{}
+				begun := sync.OnceFunc(func() { <-underWay })
+				defer begun()
+				return up(s, begun)
+			})
+			if s.err != nil && failed != nil {
+				failed(s.target, s.err)
 			}
 		})
 	}
 	running.Wait()
-	show.end()
 	var errs []error
 	for _, s := range all {
 		errs = append(errs, s.err)

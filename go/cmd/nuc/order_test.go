@@ -2,9 +2,13 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/nix-user-containers/nuc/go/internal/descriptor"
 )
@@ -102,5 +106,55 @@ func TestStartAfterFailure(t *testing.T) {
 	err = all[0].start(func() error { t.Error("it was started"); return nil })
 	if err == nil || err.Error() != "container web: not started, as db, which it depends on, failed" {
 		t.Error(err)
+	}
+}
+
+// TestStartAll has many containers that wait for few: no more than may be are
+// under way at once, all of the room is used, and none that waits takes it.
+func TestStartAll(t *testing.T) {
+	const room = 4
+	var targets []*target
+	add := func(name string, needs ...string) {
+		targets = append(targets, &target{descriptor: &descriptor.Descriptor{Name: name, DependsOn: needs}})
+	}
+	for i := range 20 {
+		add(fmt.Sprintf("early-%d", i), "late") // listed first
+		add(fmt.Sprintf("free-%d", i))
+	}
+	add("late", "last")
+	add("last")
+	add("broken")
+	add("stuck", "broken")
+	all, err := ordered(targets, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var now, most atomic.Int32
+	// Ready only when all others run, which it does not say that it depends on.
+	var others sync.WaitGroup
+	others.Add(len(all) - 2)
+	var failed atomic.Int32
+	err = startAll(all, room, func(s *starting, begun func()) error {
+		name := s.target.descriptor.Name
+		n := now.Add(1)
+		for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
+		}
+		time.Sleep(5 * time.Millisecond)
+		now.Add(-1)
+		if name == "broken" {
+			return errors.New("broken")
+		}
+		begun()
+		others.Done()
+		if strings.HasPrefix(name, "free") {
+			others.Wait()
+		}
+		return nil
+	}, func(*target, error) { failed.Add(1) })
+	if got := most.Load(); got != room {
+		t.Errorf("%d at once, want %d", got, room)
+	}
+	if want := "broken\ncontainer stuck: not started, as broken, which it depends on, failed"; err == nil || err.Error() != want || failed.Load() != 2 {
+		t.Errorf("%v, %d told", err, failed.Load())
 	}
 }

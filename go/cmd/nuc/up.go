@@ -68,6 +68,8 @@ type startOptions struct {
 	leased []*os.File
 	// failed, if not nil, is told of each container that does not come up.
 	failed func(*target, error)
+	// begun is called when the first process runs, or not at all.
+	begun func()
 }
 
 func (c *context) upOne(t *target, o startOptions, show *progress) error {
@@ -77,19 +79,22 @@ func (c *context) upOne(t *target, o startOptions, show *progress) error {
 		return err
 	}
 	defer conn.Close()
-	if !o.wait && first.Init > 0 {
-		show.print(name + ": " + string(first.State))
-		return nil
+	if first.Init > 0 {
+		o.begun()
+		if !o.wait {
+			show.print(name + ": " + string(first.State))
+			return nil
+		}
 	}
 	timeout := o.timeout
 	if timeout == 0 {
 		timeout = time.Duration(t.descriptor.Ready.TimeoutSeconds) * time.Second
 	}
-	return c.await(t, conn, first, o.wait, time.Now().Add(timeout), show)
+	return c.await(t, conn, first, o, time.Now().Add(timeout), show)
 }
 
 // await follows a start until it is over or the time is.
-func (c *context) await(t *target, conn *seqpacket.Conn, st *supervisor.Status, wait bool, deadline time.Time, show *progress) error {
+func (c *context) await(t *target, conn *seqpacket.Conn, st *supervisor.Status, o startOptions, deadline time.Time, show *progress) error {
 	name := t.descriptor.Name
 	_ = conn.Net().SetReadDeadline(deadline)
 	stopJobs := c.showJobs(t.container, show)
@@ -123,9 +128,12 @@ func (c *context) await(t *target, conn *seqpacket.Conn, st *supervisor.Status, 
 			stopJobs()
 			return c.notReady(t.container, st, show)
 		}
-		if !wait && st.Init > 0 {
-			show.print(name + ": " + string(st.State))
-			return nil
+		if st.Init > 0 {
+			o.begun()
+			if !o.wait {
+				show.print(name + ": " + string(st.State))
+				return nil
+			}
 		}
 		next, err := receiveStatus(conn)
 		if errors.Is(err, os.ErrDeadlineExceeded) {

@@ -155,7 +155,7 @@ func (s *side) elsewhere(o Options) ([]entry, error) {
 			args = []string{"getsubids", s.flag, o.User}
 		}
 		out, err := ask(getsubids, args...)
-		if errors.Is(err, errHung) {
+		if errors.As(err, new(hungError)) {
 			return nil, refuse("bring up the directory service that it asks (subid in /etc/nsswitch.conf)", "subordinate %s ids: %s %v", s.what, getsubids, err)
 		}
 		if err == nil { // it fails when it knows no range

@@ -15,10 +15,24 @@ import (
 )
 
 // patience is how long a helper may take. It normally takes a millisecond; one
-// that asks a dead directory service would take minutes.
-const patience = 1900 * time.Millisecond
+// that asks a dead directory service would take minutes. Two of them that hang
+// are told so within 2 s: the second has a step more.
+const patience = 1700 * time.Millisecond
 
-var errHung = errors.New("did not answer within 2 s and was killed")
+// longest is how long one may take that is at work, or would be if it had a
+// processor: where fifty containers start at once, a millisecond's work takes
+// seconds. Whether it is, is looked at every step.
+const (
+	longest = 30 * time.Second
+	step    = 200 * time.Millisecond
+)
+
+// hungError is a helper that was killed after so long.
+type hungError time.Duration
+
+func (h hungError) Error() string {
+	return fmt.Sprintf("did not answer within %.0f s and was killed", time.Duration(h).Round(time.Second).Seconds())
+}
 
 // helperFolders are looked at after $PATH, which may lead to programs that are
 // not setuid: NixOS has the ones that are in /run/wrappers/bin.
@@ -212,21 +226,23 @@ func start(null int, file string, both bool, args ...string) (*helper, error) {
 	return h, nil
 }
 
-// finish waits for the end of what start began, kills it at the deadline, and
-// returns what it said. It passes an error of start on.
+// finish waits for the end of what start began, kills it at the deadline unless
+// it is at work, and returns what it said. It passes an error of start on.
 func (h *helper) finish(deadline time.Time, err error) (string, error) {
 	if err != nil {
 		return "", err
 	}
 	defer unix.Close(h.output)
 	defer unix.Close(h.pidfd)
-	hung := !h.wait(deadline)
+	begun := deadline.Add(-patience)
+	hung := !h.done(deadline, begun.Add(longest))
+	after := hungError(time.Since(begun))
 	if hung {
 		// The user's own, by its real uid, though it runs as root (kill(2)).
 		_ = unix.Kill(-h.pid, unix.SIGKILL)
 		_ = unix.PidfdSendSignal(h.pidfd, unix.SIGKILL, nil, 0)
 		if !h.wait(time.Now().Add(patience / 4)) {
-			return "", errors.New("did not answer within 2 s and can't be killed")
+			return "", fmt.Errorf("%w, in vain", after)
 		}
 	}
 	var status syscall.WaitStatus
@@ -240,7 +256,7 @@ func (h *helper) finish(deadline time.Time, err error) (string, error) {
 		return "", os.NewSyscallError("wait4", err)
 	}
 	if hung {
-		return "", errHung
+		return "", after
 	}
 	var buffer [4096]byte
 	n, _ := unix.Read(h.output, buffer[:])
@@ -261,6 +277,47 @@ func failure(status syscall.WaitStatus, said string) error {
 		return errors.New(how)
 	}
 	return fmt.Errorf("%s: %.400s", how, strconv.QuoteToGraphic(strings.Join(lines, "; ")))
+}
+
+// done tells whether the process has ended by the deadline, or by the last one if
+// it is at work all the time after that.
+func (h *helper) done(deadline, last time.Time) bool {
+	if h.wait(deadline.Add(-step)) {
+		return true
+	}
+	for {
+		before, began := h.spent(), time.Now()
+		if h.wait(began.Add(step)) {
+			return true
+		}
+		// A tenth is more than one needs that looks for an answer now and then.
+		worked := h.spent()-before >= time.Since(began)/10 || h.wantsProcessor()
+		if !worked || time.Now().After(last) {
+			return false
+		}
+	}
+}
+
+// spent is the time that the process has run and has waited for a processor
+// (Documentation/scheduler/sched-stats.rst), 0 where that can't be told.
+func (h *helper) spent() time.Duration {
+	var run, wait int64
+	_, _ = fmt.Sscan(h.proc("schedstat"), &run, &wait)
+	return time.Duration(run + wait)
+}
+
+// wantsProcessor tells whether the process runs, waits for a processor, which
+// spent counts only afterwards, or for a disk or a lock of the kernel's.
+func (h *helper) wantsProcessor() bool {
+	stat := h.proc("stat")
+	state := strings.TrimLeft(stat[strings.LastIndexByte(stat, ')')+1:], " ")
+	return strings.HasPrefix(state, "R") || strings.HasPrefix(state, "D")
+}
+
+// proc reads a file of the process's that any user may read (proc(5)).
+func (h *helper) proc(name string) string {
+	text, _ := os.ReadFile("/proc/" + strconv.Itoa(h.pid) + "/" + name)
+	return string(text)
 }
 
 // wait tells whether the process has ended (pidfd_open(2), Linux 5.3).

@@ -345,6 +345,39 @@ func TestHostileHelpers(t *testing.T) {
 			noChildren(t)
 		})
 	}
+	t.Run("at work for longer", func(t *testing.T) {
+		needSetuid(t)
+		// The shell itself counts; where it has to share processors, even longer.
+		helpers(t, 0o755|os.ModeSetuid, map[string]string{"newuidmap": burn(3), "newgidmap": "exec /bin/sleep 0.1"})
+		begun := time.Now()
+		if err := anyMap.help(os.Getpid()); err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(begun); took < patience {
+			t.Errorf("took %s: the deadline was not reached", took)
+		}
+		noChildren(t)
+	})
+	t.Run("at work, then hangs", func(t *testing.T) {
+		needSetuid(t)
+		helpers(t, 0o755|os.ModeSetuid, map[string]string{"newuidmap": burn(3) + "; exec /bin/sleep 60", "newgidmap": ""})
+		begun := time.Now()
+		oneLine(t, anyMap.help(os.Getpid()), "newuidmap", " s and was killed")
+		if took := time.Since(begun); took < patience || took > 20*time.Second {
+			t.Errorf("took %s", took)
+		}
+		noChildren(t)
+	})
+	t.Run("looks now and then", func(t *testing.T) {
+		needSetuid(t)
+		helpers(t, 0o755|os.ModeSetuid, map[string]string{"newuidmap": "while :; do /bin/sleep 0.3; done", "newgidmap": ""})
+		begun := time.Now()
+		oneLine(t, anyMap.help(os.Getpid()), "newuidmap", " s and was killed")
+		if took := time.Since(begun); took > longest/2 {
+			t.Errorf("took %s", took)
+		}
+		noChildren(t)
+	})
 	t.Run("side by side", func(t *testing.T) {
 		needSetuid(t)
 		helpers(t, 0o755|os.ModeSetuid, map[string]string{"newuidmap": "/bin/sleep 0.4", "newgidmap": "/bin/sleep 0.4"})
@@ -401,6 +434,11 @@ func TestHostileHelpers(t *testing.T) {
 			}
 		})
 	})
+}
+
+// burn is shell that is busy for so many seconds of the clock.
+func burn(seconds int) string {
+	return fmt.Sprintf(`now() { read -r up _ </proc/uptime; up=${up%%.*}; }; now; end=$((up+%d)); while [ $up -lt $end ]; do now; done`, seconds)
 }
 
 func within2s(t *testing.T, f func()) {
