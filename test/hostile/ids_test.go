@@ -64,7 +64,7 @@ func subordinateIDs(p *place) {
 			h.Fatalf("range %s: %.500q", what, files)
 		}
 	}
-	h.nothingLeft()
+	h.NothingLeft()
 }
 
 func singleID(p *place) {
@@ -183,5 +183,5 @@ func helpers(p *place) {
 	h.Outside.Hide("newuidmap")
 	soon(h.Nuc("up", path), "newuidmap", "uidmap")
 	h.Outside.Bind(good, newuidmap, 0) // to clear up with
-	h.nothingLeft()
+	h.NothingLeft()
 }

@@ -3,7 +3,6 @@ package hostile
 import (
 	"fmt"
 	"net"
-	"os"
 	"strings"
 	"time"
 
@@ -75,32 +74,7 @@ func descriptors(p *place) {
 			}
 		}
 	}
-	h.nothingLeft()
-}
-
-// swept is nothingLeft, where there may have been nobody left to clear up: the next
-// ps clears the runtime folder, and the next start an empty cgroup, if it is in the
-// same one as this was. Each command of the test's has another.
-func (p *place) swept() {
-	p.Helper()
-	harness.Eventually(p, promised, "processes and mounts are gone", func() bool {
-		for _, what := range p.Leftovers() {
-			if strings.HasPrefix(what, "process ") || strings.HasPrefix(what, "mount ") {
-				return false
-			}
-		}
-		return true
-	})
-	p.Must("ps")
-	left := p.Leftovers()
-	for i := range left {
-		if path, ok := strings.CutPrefix(left[len(left)-1-i], "cgroup "); ok {
-			if err := os.Remove(path); err != nil {
-				p.Errorf("a cgroup that is left is in use: %v", err)
-			}
-		}
-	}
-	p.nothingLeft()
+	h.NothingLeft()
 }
 
 // killedStarts kills a start at every moment.
@@ -139,7 +113,8 @@ func killedStarts(p *place) {
 			start.Signal(unix.SIGKILL)
 		}
 		start.Wait(patience)
-		h.swept()
+		h.Must("ps") // clears up where nobody was left to do it
+		h.NothingLeft()
 		if l, err := net.Listen("tcp4", fmt.Sprintf("127.0.0.1:%d", number)); err != nil {
 			h.Errorf("the port is still taken: %v", err)
 		} else {

@@ -174,19 +174,6 @@ func (p *place) refused(r harness.Result, words ...string) {
 	}
 }
 
-// nothingLeft fails the test if anything outside the state folder is left after
-// what is promised. No container may run.
-func (p *place) nothingLeft() {
-	p.Helper()
-	left := p.Leftovers()
-	for deadline := time.Now().Add(promised); len(left) > 0 && time.Now().Before(deadline); left = p.Leftovers() {
-		time.Sleep(20 * time.Millisecond)
-	}
-	for _, what := range left {
-		p.Errorf("left %s later: %s", promised, what)
-	}
-}
-
 // openFiles counts what a process of the host has open.
 func (p *place) openFiles(pid int) int {
 	p.Helper()

@@ -154,7 +154,7 @@ func fakeNull(p *place) {
 	h.Outside.Bind("/dev/zero", "/dev/null", 0)
 	h.refused(h.Nuc("up", h.light("fake", nil)), "/dev/null is device 1:5, expected 1:3")
 	h.intact()
-	h.nothingLeft()
+	h.NothingLeft()
 }
 
 func console(p *place) {

@@ -101,7 +101,7 @@ func portsRefused(p *place) {
 	h.refused(h.Nuc("up", ports(port(8001, 80), port(80, 80))), "network.ports[1]", "80")
 	h.refused(h.Nuc("up", ports(port(8001, 80), port(8001, 81))), "network.ports[1].host", "8001")
 	h.refused(h.Nuc("up", ports(port(8001, 80), map[string]any{"host": 8002, "container": 80, "address": "198.51.100.1"})), "network.ports[1]", "198.51.100.1")
-	h.nothingLeft()
+	h.NothingLeft()
 	if listening := h.Host("ss", "-Hlnt").Stdout; strings.Contains(listening, ":8001") {
 		h.Errorf("a port that was opened first stays: %s", listening)
 	}

@@ -394,7 +394,7 @@ func bombs(p *place) {
 	for _, b := range bomb {
 		b.Wait(patience)
 	}
-	h.nothingLeft()
+	h.NothingLeft()
 }
 
 // controllers are those that the test's cgroup can hand on.
@@ -429,7 +429,7 @@ func leaf(p *place) {
 	if r := h.Nuc("stop", "leaf"); r.Code != 0 || r.Duration > patience {
 		h.Errorf("%s", r)
 	}
-	h.nothingLeft()
+	h.NothingLeft()
 }
 
 // recycled has a stranger get the numbers of processes that nuc knew.
