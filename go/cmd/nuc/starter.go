@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 
@@ -32,15 +33,16 @@ func (l ownLinks) maker() *link.Maker {
 }
 
 // Link is that of starter.Links.
-func (l ownLinks) Link(spec json.RawMessage, exited func()) error {
+func (l ownLinks) Link(spec json.RawMessage, exited func()) (watched bool, err error) {
 	var s link.Spec
 	if err := json.Unmarshal(spec, &s); err != nil {
-		return err
+		return false, err
 	}
 	if err := l.check(&s); err != nil {
-		return err
+		return false, err
 	}
-	return l.maker().Replace(&s, exited)
+	m := l.maker()
+	return m.Manager == nil, m.Replace(&s, exited)
 }
 
 // Unlink is that of starter.Links.
@@ -68,7 +70,11 @@ func (l linker) Replace(s *link.Spec, exited func()) error {
 	if err != nil {
 		return err
 	}
-	return l.Link(spec, exited)
+	err = l.Client.Link(spec, exited)
+	if errors.Is(err, starter.ErrGone) {
+		return fmt.Errorf("link %s: %w: %w", s.Text(), link.ErrNoMore, err)
+	}
+	return err
 }
 
 // End is that of link.Linker.

@@ -48,6 +48,9 @@ type Linker interface {
 	End(name string) error
 }
 
+// ErrNoMore is an error of a Linker that makes no more links: it is not tried again.
+var ErrNoMore = errors.New("no more links can be made")
+
 // Replace makes a link in the place of one of its name: that was made by hand, or
 // is left of a run that was killed.
 func (m *Maker) Replace(s *Spec, exited func()) error {
@@ -150,7 +153,9 @@ func (d *Declarations) make(name string, s Spec) {
 		return
 	}
 	d.warn(err.Error())
-	d.again(name)
+	if !errors.Is(err, ErrNoMore) {
+		d.again(name)
+	}
 }
 
 func (d *Declarations) end(name string) {

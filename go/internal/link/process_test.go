@@ -226,6 +226,34 @@ func TestDeclarations(t *testing.T) {
 	d.Apply(nil)
 }
 
+// noMore is a Linker that has none to make, for a time or for good.
+type noMore struct {
+	asked chan<- struct{}
+	err   error
+}
+
+func (l noMore) Replace(*Spec, func()) error {
+	l.asked <- struct{}{}
+	return l.err
+}
+
+func (l noMore) End(string) error { return nil }
+
+// TestNoMore: what can't be made any more is not tried again and again.
+func TestNoMore(t *testing.T) {
+	desc := &descriptor.Descriptor{Name: "app", Links: []descriptor.Link{{Listen: 80, To: "web", Port: 80, Count: 1, Protocol: TCP}}}
+	for want, err := range map[int]error{1: ErrNoMore, 2: errors.New("not now")} {
+		asked := make(chan struct{}, 100)
+		d := NewDeclarations(noMore{asked, err}, func(string) {})
+		d.Apply(desc)
+		time.Sleep(lastPause / 10 * 3 / 2)
+		if got := len(asked); got != want {
+			t.Errorf("%v: asked %d times, want %d", err, got, want)
+		}
+		d.Apply(nil)
+	}
+}
+
 // TestDeclaredLeavesOthers: a link of the same name that connects something else
 // is nobody's to end.
 func TestDeclaredLeavesOthers(t *testing.T) {

@@ -98,6 +98,11 @@ func (m *Maker) make(l state.Link, s *Spec) (*Status, error) {
 		return nil, err
 	}
 	conn, err := seqpacket.Accept(reports)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		// It has ended, and may have told why before anybody listened.
+		_ = reports.SetDeadline(time.Now().Add(50 * time.Millisecond))
+		conn, err = seqpacket.Accept(reports)
+	}
 	if err != nil {
 		return nil, ended(err)
 	}

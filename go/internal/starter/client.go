@@ -201,7 +201,8 @@ type answer struct {
 	*seqpacket.Message
 }
 
-// receive waits for a reply of one kind with so many files; a failure is an error.
+// receive waits for a reply of one kind, or with "" of any, with so many files; a
+// failure is an error.
 func receive(conn *seqpacket.Conn, kind string, files int) (*answer, error) {
 	m, err := conn.Receive()
 	if errors.Is(err, os.ErrDeadlineExceeded) {
@@ -218,7 +219,7 @@ func receive(conn *seqpacket.Conn, kind string, files int) (*answer, error) {
 	switch {
 	case a.Kind == failed:
 		err = errors.New(a.Error)
-	case a.Kind != kind || len(m.FDs) != files:
+	case kind != "" && a.Kind != kind || len(m.FDs) != files:
 		err = fmt.Errorf("starter: %q came with %d descriptors, and %q was expected with %d", a.Kind, len(m.FDs), kind, files)
 	}
 	if err != nil {
@@ -341,14 +342,15 @@ func (c *Client) Link(spec json.RawMessage, over func()) error {
 	}
 	defer end()
 	if conn == nil {
-		return c.links.Link(spec, over)
+		_, err := c.links.Link(spec, over)
+		return err
 	}
 	answers, err := ask(conn, request{Op: opLink, Link: spec})
 	if err != nil {
 		return err
 	}
-	a, err := receive(answers, started, 0)
-	if err != nil {
+	a, err := receive(answers, "", 0)
+	if err != nil || a.Kind != started {
 		answers.Close()
 		return err
 	}

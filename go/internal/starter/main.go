@@ -93,8 +93,9 @@ func (w *worker) serve(answers *seqpacket.Conn, r *request, m *seqpacket.Message
 		return nil
 	case opLink:
 		over := make(chan struct{}, 1)
-		if err := w.links.Link(r.Link, func() { over <- struct{}{} }); err != nil {
-			return err
+		watched, err := w.links.Link(r.Link, func() { over <- struct{}{} })
+		if err != nil || !watched {
+			return tell(answers, reply{}, err)
 		}
 		_ = answers.Send(reply{Kind: started})
 		gone := make(chan struct{})

@@ -39,8 +39,9 @@
 //	                       Reply{exited, status}
 //	on a driver's reply:   Reply{started, pid, leaky} [pidfd]
 //	                       Reply{exited, status}
-//	on a link's reply:     Reply{started}
-//	                       Reply{exited}, where no systemd looks after its process
+//	on a link's reply:     Reply{done}, where systemd looks after its process, else
+//	                       Reply{started}
+//	                       Reply{exited}
 //	on an unlink's, a protect's: Reply{done}
 //	on a copy's:           Reply{done, paths}
 //	on a sockets':         Reply{done, sockets}

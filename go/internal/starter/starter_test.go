@@ -46,23 +46,23 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// fakeLinks has a process for a link that sleeps as long as its Spec says.
+// fakeLinks has a process for a link that sleeps as long as its Spec says, or none.
 type fakeLinks struct{}
 
-func (fakeLinks) Link(spec json.RawMessage, exited func()) error {
+func (fakeLinks) Link(spec json.RawMessage, exited func()) (bool, error) {
 	var s struct{ Sleep string }
-	if err := json.Unmarshal(spec, &s); err != nil {
-		return err
+	if err := json.Unmarshal(spec, &s); err != nil || s.Sleep == "" {
+		return false, err
 	}
 	cmd := exec.Command("sleep", s.Sleep)
 	if err := cmd.Start(); err != nil {
-		return err
+		return false, err
 	}
 	go func() {
 		_ = cmd.Wait()
 		exited()
 	}()
-	return nil
+	return true, nil
 }
 
 func (fakeLinks) Unlink(name string) error {
@@ -177,6 +177,9 @@ func TestLinks(t *testing.T) {
 		case <-over:
 		case <-time.After(10 * time.Second):
 			t.Error("its end is not told")
+		}
+		if err := c.Link(json.RawMessage(`{}`), func() { t.Error("one that is not watched has ended") }); err != nil {
+			t.Error(err)
 		}
 		if err := c.Link(json.RawMessage(`{"sleep":1}`), nil); err == nil {
 			t.Error("a link that can't be made was")

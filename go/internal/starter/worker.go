@@ -25,8 +25,8 @@ import (
 // of supervisors, and so can't be known here.
 type Links interface {
 	// Link makes a link of a Spec, in the place of one of its name. Exited is called
-	// when its process has ended, where no systemd looks after that.
-	Link(spec json.RawMessage, exited func()) error
+	// when its process has ended, if it is watched: where no systemd does that.
+	Link(spec json.RawMessage, exited func()) (watched bool, err error)
 	// Unlink ends a link; os.ErrNotExist where there is none.
 	Unlink(name string) error
 }
