@@ -45,6 +45,7 @@ var rows = []func() *row{
 	upAgain,
 	upAgainBare,
 	shellEnter,
+	projectUp,
 }
 
 var (
