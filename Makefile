@@ -62,9 +62,9 @@ bench: ## measure, into a table and build/bench.json
 	@$(MAKE) --no-print-directory build
 	test/bench/bench
 
-soak: build ## 1,000 connections a second through a link, for SOAK=10m
+soak: build ## a link under 1,000 connections a second for SOAK=10m, then memory for MEMORY=30m
 	@scripts/setup test
-	NUC_SOAK=$(or $(SOAK),10m) $(go) test -count=1 -v -timeout 2h -run TestLinkSoak ./test/integration
+	NUC_SOAK=$(or $(SOAK),10m) NUC_SOAK_MEMORY=$(or $(MEMORY),30m) $(go) test -count=1 -v -timeout 3h -parallel 1 -run 'TestLinkSoak|TestSoak' ./test/integration
 
 clean: ## remove what was built, not what is cached
 	rm -rf bin build

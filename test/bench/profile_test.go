@@ -90,10 +90,11 @@ func (s *session) under(way *road, job string, beside *exec.Cmd) error {
 }
 
 // sampled has perf look at all processors, on the processor's clock: a virtual
-// machine may have no counters.
+// machine may have no counters. -N, as perf keeps hard links to the machine's
+// programs in its cache, and was seen to empty one of them.
 func (s *session) sampled(way *road, job string) ([]sample, error) {
 	file := filepath.Join(s.TempDir(), "perf.data")
-	if err := s.under(way, job, exec.Command("perf", "record", "-q", "-a", "-g", "-F", "1999", "-e", "cpu-clock", "-o", file)); err != nil {
+	if err := s.under(way, job, exec.Command("perf", "record", "-q", "-N", "-a", "-g", "-F", "1999", "-e", "cpu-clock", "-o", file)); err != nil {
 		return nil, err
 	}
 	script := exec.Command("perf", "script", "-i", file, "-F", "comm,pid,ip,sym")
