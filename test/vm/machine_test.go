@@ -23,10 +23,13 @@ const bootTime = 4 * time.Minute
 // machine is the virtual machine. Its disk is this run's copy; it survives
 // reboots and power cuts, which are two runs of qemu.
 type machine struct {
-	folder string // of this run: disk, console, sockets
-	key    string
-	kernel string
-	tree   string // tarball of the containers' root file system
+	folder string // of this run: disk, journal, sockets
+	// console is what the machine says: where it stays when the run fails, even if
+	// that is by its time limit, which lets nobody copy anything.
+	console string
+	key     string
+	kernel  string
+	tree    string // tarball of the containers' root file system
 
 	qemu    *exec.Cmd
 	stopped chan struct{} // closed when qemu has ended
@@ -62,6 +65,11 @@ func (m *machine) install(t testing.TB) {
 		t.Fatal(err)
 	}
 	m.folder = folder
+	if m.console, err = kept("console"); err != nil {
+		t.Fatal(err)
+	}
+	// This run's alone: qemu appends to it at each boot.
+	os.Remove(m.console)
 	if out, err := exec.Command("cp", "--reflink=auto", "--sparse=always", filepath.Join(cached, "disk"), m.path("disk")).CombinedOutput(); err != nil {
 		t.Fatalf("copying the disk: %v: %s", err, out)
 	}
@@ -117,7 +125,7 @@ func (m *machine) boot(t testing.TB) {
 		"-device", "virtio-blk-pci,drive=tree,serial=tree",
 		"-netdev", "user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:0-:22",
 		"-device", "virtio-net-pci,netdev=net", "-device", "virtio-rng-pci",
-		"-chardev", "file,id=console,append=on,path="+m.path("console"), "-serial", "chardev:console",
+		"-chardev", "file,id=console,append=on,path="+m.console, "-serial", "chardev:console",
 		"-monitor", "unix:"+monitor+",server=on,wait=off")
 	var said bytes.Buffer
 	m.qemu.Stderr = &said
@@ -200,25 +208,34 @@ func (m *machine) end() {
 	<-m.stopped
 }
 
-// keepLogs keeps what the machine said, of a run that failed.
-func (m *machine) keepLogs() {
+// kept is the path of a log of the machine's that outlives the run.
+func kept(name string) (string, error) {
+	path, err := filepath.Abs(filepath.Join("../../build", "vm-"+name+".log"))
+	if err != nil {
+		return "", err
+	}
+	return path, os.MkdirAll(filepath.Dir(path), 0o755)
+}
+
+// keepLogs keeps what the machine said, of a run that failed, or removes it.
+func (m *machine) keepLogs(failed bool) {
 	if m.folder == "" {
 		return
 	}
-	for _, name := range []string{"console", "journal"} {
-		content, err := os.ReadFile(m.path(name))
-		if err != nil {
-			continue
-		}
-		kept, err := filepath.Abs(filepath.Join("../../build", "vm-"+name+".log"))
-		if err == nil {
-			err = os.MkdirAll(filepath.Dir(kept), 0o755)
-		}
-		if err == nil {
-			err = os.WriteFile(kept, content, 0o644)
-		}
-		if err == nil {
-			fmt.Printf("the machine's %s: %s\n", name, kept)
-		}
+	if !failed {
+		os.Remove(m.console)
+		return
+	}
+	fmt.Printf("the machine's console: %s\n", m.console)
+	content, err := os.ReadFile(m.path("journal"))
+	if err != nil {
+		return
+	}
+	path, err := kept("journal")
+	if err == nil {
+		err = os.WriteFile(path, content, 0o644)
+	}
+	if err == nil {
+		fmt.Printf("the machine's journal: %s\n", path)
 	}
 }

@@ -13,9 +13,7 @@ import (
 
 func TestMain(m *testing.M) {
 	status := leaktest.Run(m, func() { host.end() })
-	if status != 0 {
-		host.keepLogs()
-	}
+	host.keepLogs(status != 0)
 	if host.folder != "" {
 		os.RemoveAll(host.folder)
 	}
