@@ -6,6 +6,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
 	"time"
 )
@@ -35,6 +36,18 @@ func small(name string) descriptor {
 	}
 }
 
+// light runs a shell that waits. Generation makes it differ.
+func light(name string, generation int) descriptor {
+	return descriptor{
+		"version": 1, "name": name,
+		"system": map[string]any{
+			"init": "/bin/sh", "arguments": []string{"-c", "trap 'exit 0' TERM; sleep infinity & wait"},
+			"stop": map[string]any{"signal": "SIGTERM"}, "switch": []string{"/bin/echo", strconv.Itoa(generation)},
+		},
+		"ready": map[string]any{"notify": false},
+	}
+}
+
 func (d descriptor) with(key string, value any) descriptor {
 	d = maps.Clone(d)
 	d[key] = value
@@ -46,13 +59,7 @@ func (d descriptor) with(key string, value any) descriptor {
 func (m *machine) equip(t testing.TB, user string) *session {
 	t.Helper()
 	if m.root.run(t, "test -x /usr/local/bin/nuc").code != 0 {
-		binary, err := os.ReadFile(filepath.Join("../../bin", "nuc"))
-		if err != nil {
-			t.Fatalf("%v; make build makes it", err)
-		}
-		m.root.put(t, "/usr/local/bin/nuc.new", string(binary))
-		// A power cut must not leave half of it.
-		m.root.must(t, "chmod 755 /usr/local/bin/nuc.new && sync && mv /usr/local/bin/nuc.new /usr/local/bin/nuc && sync")
+		m.place(t, "bin/nuc", "/usr/local/bin/nuc")
 	}
 	s := m.login(t, user)
 	if s.run(t, "test -e tree").code != 0 {
@@ -63,6 +70,18 @@ func (m *machine) equip(t testing.TB, user string) *session {
 	}
 	t.Cleanup(func() { m.clear(t) })
 	return s
+}
+
+// place puts a program of the repository's into the machine.
+func (m *machine) place(t testing.TB, program, path string) {
+	t.Helper()
+	binary, err := os.ReadFile(filepath.Join("../..", program))
+	if err != nil {
+		t.Fatalf("%v; make build and test/vm/run make it", err)
+	}
+	m.root.put(t, path+".new", string(binary))
+	// A power cut must not leave half of it.
+	m.root.must(t, fmt.Sprintf("chmod 755 %[1]s.new && sync && mv %[1]s.new %[1]s && sync", path))
 }
 
 // clear removes every user's containers and tells what they left.

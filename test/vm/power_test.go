@@ -2,6 +2,8 @@ package vm
 
 import (
 	"encoding/json"
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 )
@@ -53,6 +55,77 @@ func TestPowerCut(t *testing.T) {
 	}
 	// What the removal left goes with the next one.
 	ana.must(t, "nuc rm --state --yes switched")
+	if left := ana.must(t, "ls -A .local/state/nuc"); left != "" {
+		t.Errorf("left in the state folder: %s", left)
+	}
+}
+
+// faulty is a nuc that stands still at a named point (go/internal/fault).
+const faulty = "/usr/local/lib/nuc-faults/nuc"
+
+// TestPowerCutAtPoints cuts the power while switches and a removal stand still,
+// each at another step. What they have renamed is on the disk then, but not what
+// they wrote, unless they saw to it themselves.
+func TestPowerCutAtPoints(t *testing.T) {
+	m := up(t)
+	ana := m.equip(t, "ana")
+	m.place(t, "build/faults/nuc", faulty)
+	points := []string{"appended", "taken", "activated", "updating", "aside"}
+	name := func(point string) string { return "at-" + point }
+	for _, point := range points {
+		path := ana.describe(t, light(name(point), 1))
+		if point == "updating" { // the supervisor stands still there
+			ana.must(t, "systemctl --user set-environment NUC_FAULT="+point)
+		}
+		ana.must(t, faulty+" up "+path)
+	}
+	ana.must(t, "systemctl --user unset-environment NUC_FAULT")
+	ana.must(t, "nuc exec at-aside sh -c 'cd /srv && seq 500 | xargs touch' && nuc stop at-aside")
+	m.root.must(t, "sync")
+
+	for _, point := range points {
+		command := "switch " + ana.describe(t, light(name(point), 2))
+		if point == "aside" {
+			command = "rm --state --yes at-aside"
+		}
+		ana.must(t, fmt.Sprintf("systemd-run --user --quiet --unit=still-%[1]s -E NUC_FAULT=%[1]s %[2]s %[3]s", point, faulty, command))
+	}
+	for _, point := range points {
+		ana.eventually(t, patience, "grep -qsx nuc@"+point+" /proc/[0-9]*/task/*/comm")
+	}
+	ana.must(t, "echo >other && sync other")
+	m.cutPower(t)
+
+	m = up(t)
+	ana = m.login(t, "ana")
+	m.nothingLeft(t)
+	for _, point := range points {
+		if point == "aside" {
+			continue
+		}
+		t.Run(point, func(t *testing.T) {
+			name := name(point)
+			if st := ana.status(t, name); st.State != "failed" || st.Generation < 1 || st.Generation > 2 {
+				t.Errorf("%+v", st)
+			}
+			// status of what has failed is not 0.
+			if r := ana.run(t, "nuc status "+name); !strings.Contains(r.stdout, "failed") {
+				t.Errorf("%s", r)
+			}
+			if text := ana.must(t, "nuc inspect "+name); !json.Valid([]byte(text)) {
+				t.Errorf("the descriptor is %q", text)
+			}
+			again := ana.describe(t, light(name, 3))
+			ana.must(t, fmt.Sprintf("nuc up %[1]s && nuc exec %[1]s true && nuc switch %[2]s && nuc generations %[1]s && nuc stop %[1]s", name, again))
+			if st := ana.status(t, name); st.State != "stopped" || st.Generation < 2 {
+				t.Errorf("switched anew: %+v", st)
+			}
+		})
+	}
+	if got := ana.must(t, "nuc ps -aq"); strings.Contains(got, "at-aside") {
+		t.Errorf("removed, but still there: %q", got)
+	}
+	ana.must(t, "nuc ps -aq | xargs nuc rm --state --yes")
 	if left := ana.must(t, "ls -A .local/state/nuc"); left != "" {
 		t.Errorf("left in the state folder: %s", left)
 	}
