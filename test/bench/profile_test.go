@@ -90,8 +90,8 @@ func (s *session) under(way *road, job string, beside *exec.Cmd) error {
 }
 
 // sampled has perf look at all processors, on the processor's clock: a virtual
-// machine may have no counters. -N, as perf keeps hard links to the machine's
-// programs in its cache, and was seen to empty one of them.
+// machine may have no counters. -N, as perf else keeps hard links to the machine's
+// programs in root's home.
 func (s *session) sampled(way *road, job string) ([]sample, error) {
 	file := filepath.Join(s.TempDir(), "perf.data")
 	if err := s.under(way, job, exec.Command("perf", "record", "-q", "-N", "-a", "-g", "-F", "1999", "-e", "cpu-clock", "-o", file)); err != nil {
