@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -53,7 +54,7 @@ func TestBoot(t *testing.T) {
 	}{
 		{"Running", w.running},
 		{"Units", func(t *testing.T) {
-			w.active(t, "postgresql", "nginx", "sshd", "redis", "hardened", "realtime")
+			w.active(t, "postgresql", "nginx", "sshd", "redis", "hardened", "realtime", "fallback")
 		}},
 		{"Store", w.storeIsNobodys},
 		{"Database", w.queries},
@@ -64,8 +65,12 @@ func TestBoot(t *testing.T) {
 		{"NoLogin", w.noLogin},
 		{"Hardened", w.hardened},
 		{"Realtime", w.realtime},
+		{"Fallback", w.fallback},
 		{"DryActivate", func(t *testing.T) { w.dryActivate(t, switched, from) }},
-		{"Switch", func(t *testing.T) { w.switches(t, 2, "switch", switched) }},
+		{"Switch", func(t *testing.T) {
+			w.reports(t, w.switches(t, 2, "switch", switched), "restarted: nginx.service", "stopped: redis.service")
+		}},
+		{"Diff", w.diff},
 		{"AfterSwitch", func(t *testing.T) {
 			w.current(t, to)
 			w.serves(t, w.next, w.old)
@@ -77,7 +82,9 @@ func TestBoot(t *testing.T) {
 			}
 			w.running(t)
 		}},
-		{"Rollback", func(t *testing.T) { w.switches(t, 1, "rollback", "web") }},
+		{"Rollback", func(t *testing.T) {
+			w.reports(t, w.switches(t, 1, "rollback", "web"), "restarted: nginx.service", "started: redis.service")
+		}},
 		{"AfterRollback", func(t *testing.T) { w.isFirst(t, from) }},
 		{"FailedSwitch", func(t *testing.T) { w.fails(t, failing) }},
 		{"RollbackOfFailed", func(t *testing.T) {
@@ -155,7 +162,7 @@ func isRunning(t *testing.T, h *harness.H, name string) {
 	t.Helper()
 	r := h.Exec(name, "systemctl", "is-system-running", "--wait")
 	if strings.TrimSpace(r.Stdout) != "running" {
-		t.Errorf("%s%s", r, h.Exec(name, "systemctl", "list-units", "--failed", "--plain", "--no-legend").Stdout)
+		t.Errorf("%s%s", r, h.Exec(name, "systemctl", "status", "--failed", "--no-pager", "--full").Stdout)
 	}
 }
 
@@ -313,6 +320,17 @@ func (w *web) realtime(t *testing.T) {
 	}
 }
 
+// fallback: the sandbox is off where it was asked to be, and on elsewhere.
+func (w *web) fallback(t *testing.T) {
+	for property, want := range map[string]string{
+		"ProcSubset": "all", "ProtectProc": "default", "ProtectControlGroups": "no", "ProtectHome": "yes",
+	} {
+		if r := w.Exec("web", "systemctl", "show", "-P", property, "fallback"); strings.TrimSpace(r.Stdout) != want {
+			t.Errorf("%s is not %s: %s", property, want, r)
+		}
+	}
+}
+
 func (w *web) dryActivate(t *testing.T, descriptor, from string) {
 	r := w.Nuc("switch", descriptor, "--dry-activate")
 	for _, want := range []string{"nginx.service", "redis.service", "network.ports"} {
@@ -326,7 +344,7 @@ func (w *web) dryActivate(t *testing.T, descriptor, from string) {
 }
 
 // switches runs one of nuc's commands that change the system.
-func (w *web) switches(t *testing.T, generation int, command ...string) {
+func (w *web) switches(t *testing.T, generation int, command ...string) harness.Result {
 	t.Helper()
 	pid := func() string { return w.Must("exec", "web", "systemctl", "show", "-P", "MainPID", "postgresql") }
 	before := pid()
@@ -337,6 +355,64 @@ func (w *web) switches(t *testing.T, generation int, command ...string) {
 	t.Logf("switched in %s", r.Duration.Round(10*time.Millisecond))
 	if after := pid(); after != before {
 		t.Errorf("postgresql, which didn't change, was restarted: %s is now %s", before, after)
+	}
+	return r
+}
+
+// reports looks for units, each the only one of which a thing is said that
+// changed by the test's doing.
+func (w *web) reports(t *testing.T, r harness.Result, lines ...string) {
+	t.Helper()
+	for _, line := range lines {
+		what, unit, _ := strings.Cut(line, ": ")
+		found := false
+		for said := range strings.Lines(r.Stdout) {
+			if list, ok := strings.CutPrefix(said, "web: "+what+": "); ok {
+				found = slices.Contains(strings.Split(strings.TrimSpace(list), ", "), unit)
+			}
+		}
+		if !found {
+			t.Errorf("want %q to be reported: %s", line, r)
+		}
+	}
+	for said := range strings.Lines(r.Stdout) {
+		if strings.HasPrefix(said, "web: failed: ") || strings.HasPrefix(said, "web: ") && strings.Contains(said, "postgresql.service") {
+			t.Errorf("reported without having happened: %q", said)
+		}
+	}
+}
+
+// diff has real units and real packages differ: the second system has no redis.
+func (w *web) diff(t *testing.T) {
+	if os.Getenv("NUC_STORE_AT_NIX") != "" { // else Nix doesn't know the packages
+		if err := harness.NixDaemon(t); err != nil {
+			t.Fatal(err)
+		}
+		w.Setenv("NIX_REMOTE", "daemon")
+		defer w.Setenv("NIX_REMOTE", "")
+	}
+	r := w.Nuc("diff", "web")
+	for _, want := range []string{
+		"generation 1 → 2", "descriptor ~ network.ports", "descriptor ~ system.toplevel", "unit       ~ nginx.service\n", "unit       - redis.service\n",
+	} {
+		if r.Code != 0 || !strings.Contains(r.Stdout, want) {
+			t.Errorf("want %q: %s", want, r)
+		}
+	}
+	for _, unwanted := range []string{"wants/redis.service", "postgresql.service"} {
+		if strings.Contains(r.Stdout, unwanted) {
+			t.Errorf("%q is in the difference: %s", unwanted, r)
+		}
+	}
+	if os.Getenv("NUC_STORE_AT_NIX") == "" {
+		return
+	}
+	found := false
+	for line := range strings.Lines(r.Stdout) {
+		found = found || strings.HasPrefix(line, "package    redis: ") && strings.Contains(line, "∅")
+	}
+	if !found {
+		t.Errorf("want redis among the packages that are gone: %s", r)
 	}
 }
 
@@ -355,6 +431,9 @@ func (w *web) fails(t *testing.T, descriptor string) {
 	r := w.Nuc("switch", descriptor)
 	if r.Code != 4 || !strings.Contains(r.Stderr, "nuc rollback web") || !strings.Contains(r.Stdout+r.Stderr, "broken.service") {
 		t.Errorf("want status 4, the failed unit and how to go back: %s", r)
+	}
+	if !strings.Contains(r.Stdout, "web: failed: broken.service\n") {
+		t.Errorf("want broken.service reported as failed: %s", r)
 	}
 	// What did work goes on.
 	w.serves(t, w.old, w.next)

@@ -243,6 +243,8 @@ func (ch *changes) print(c *context) error {
 				fmt.Fprintf(c.stdout, "%s + %s%s\n", title, printable(one.Name), value(one.To))
 			case one.To == "" && one.From != "":
 				fmt.Fprintf(c.stdout, "%s - %s%s\n", title, printable(one.Name), value(one.From))
+			case one.From == present && one.To == present:
+				fmt.Fprintf(c.stdout, "%s ~ %s\n", title, printable(one.Name))
 			default:
 				fmt.Fprintf(c.stdout, "%s ~ %s%s →%s\n", title, printable(one.Name), value(one.From), value(one.To))
 			}
