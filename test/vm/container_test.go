@@ -36,7 +36,8 @@ func small(name string) descriptor {
 	}
 }
 
-// light runs a shell that waits. Generation makes it differ.
+// light runs a shell that waits, without a network, as that is a process more.
+// Generation makes it differ.
 func light(name string, generation int) descriptor {
 	return descriptor{
 		"version": 1, "name": name,
@@ -44,7 +45,8 @@ func light(name string, generation int) descriptor {
 			"init": "/bin/sh", "arguments": []string{"-c", "trap 'exit 0' TERM; sleep infinity & wait"},
 			"stop": map[string]any{"signal": "SIGTERM"}, "switch": []string{"/bin/echo", strconv.Itoa(generation)},
 		},
-		"ready": map[string]any{"notify": false},
+		"ready":   map[string]any{"notify": false},
+		"network": map[string]any{"outbound": false},
 	}
 }
 
