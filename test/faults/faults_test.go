@@ -105,10 +105,9 @@ func TestEachPoint(t *testing.T) {
 func describe(h *harness.H, generation int) string {
 	return h.OnTree("web", "trixie", func(d map[string]any) {
 		d["system"] = map[string]any{
-			"init": "/bin/sh", "arguments": []string{"-c", `trap 'exit 0' TERM; echo up; while :; do sleep 0.05; done`},
+			"init": "/bin/sh", "arguments": []string{"-c", `trap 'exit 0' TERM; systemd-notify --ready; echo up; while :; do sleep 0.05; done`},
 			"stop": map[string]any{"signal": "SIGTERM"}, "switch": []string{"/bin/echo", fmt.Sprint(generation)},
 		}
-		d["ready"] = map[string]any{"notify": false}
 		d["network"] = map[string]any{"outbound": false, "ports": []any{map[string]any{"host": harness.FreePort(h), "container": 80}}}
 	})
 }

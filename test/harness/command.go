@@ -229,6 +229,13 @@ func (h *H) start(terminal *Terminal, program string, args ...string) *Process {
 	h.mu.Unlock()
 	go func() {
 		p.err = cmd.Wait()
+		if terminal != nil {
+			// What it said last may be on its way; others may have the terminal.
+			select {
+			case <-terminal.done:
+			case <-time.After(time.Second):
+			}
+		}
 		p.ended = time.Now()
 		close(p.done)
 	}()

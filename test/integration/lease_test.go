@@ -141,7 +141,7 @@ func TestLeaseAtOnce(t *testing.T) {
 	path := h.OnTree("web", "trixie", func(d map[string]any) {
 		lite(d)
 		// Stops a while after it is asked to.
-		d["system"].(map[string]any)["arguments"] = []string{"-c", `trap 'sleep 1; exit 0' TERM; while :; do sleep 0.05; done`}
+		d["system"].(map[string]any)["arguments"] = []string{"-c", `trap 'sleep 1; exit 0' TERM; systemd-notify --ready; while :; do sleep 0.05; done`}
 	})
 	for round := range 3 {
 		var holders, starts []*harness.Process

@@ -12,13 +12,13 @@ import (
 )
 
 // lite is a container that is up at once: a shell as init, which powers off when
-// it is asked to.
+// it is asked to. It is ready from then on: a signal that comes before a pid 1 has
+// a handler for it is lost.
 func lite(d map[string]any) {
 	d["system"] = map[string]any{
-		"init": "/bin/sh", "arguments": []string{"-c", `trap 'exit 0' TERM; echo up; while :; do sleep 0.05; done`},
+		"init": "/bin/sh", "arguments": []string{"-c", `trap 'exit 0' TERM; systemd-notify --ready; echo up; while :; do sleep 0.05; done`},
 		"stop": map[string]any{"signal": "SIGTERM"},
 	}
-	d["ready"] = map[string]any{"notify": false}
 }
 
 // A folder of descriptors is one thing: up, ps, logs, graph and down take it.

@@ -139,13 +139,26 @@ func (s *switching) run() error {
 	if s.dry {
 		return s.show(old)
 	}
-	if s.boot || !container.Held() {
+	if s.boot || !isHeld(container) {
 		return s.next()
 	}
 	if keys := supervisor.Restart(old, s.t.descriptor); len(keys) > 0 && s.restart {
 		return s.anew(keys)
 	}
 	return s.live(old, source)
+}
+
+// isHeld tells whether a container is up; one that is just ending, as after a start
+// that failed, is waited for.
+func isHeld(container state.Container) bool {
+	for end := time.Now().Add(5 * time.Second); container.Held(); time.Sleep(5 * time.Millisecond) {
+		st, err := supervisor.Query(container)
+		gone := errors.Is(err, supervisor.ErrNotRunning) || err == nil && (st.State == supervisor.Failed || st.State == supervisor.Stopped)
+		if !gone || time.Now().After(end) {
+			return true
+		}
+	}
+	return false
 }
 
 // append keeps the new descriptor, not yet as the current one.
@@ -196,7 +209,7 @@ func (s *switching) next() error {
 	}
 	name := s.t.descriptor.Name
 	when := "at the next start"
-	if !s.t.container.Held() {
+	if !isHeld(s.t.container) {
 		when = fmt.Sprintf("with `nuc up %s`, as it is not running", name)
 	}
 	fmt.Fprintf(s.c.stdout, "%s: generation %d comes up %s\n", name, s.number, when)
@@ -244,7 +257,7 @@ func (s *switching) wayBack() string {
 	switch {
 	case !s.restart:
 		return "`" + back + "`"
-	case s.t.container.Held():
+	case isHeld(s.t.container):
 		return "`" + back + " --restart`"
 	}
 	return "`" + back + "` and `nuc up " + name + "`"
