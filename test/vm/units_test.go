@@ -138,6 +138,80 @@ func TestEnable(t *testing.T) {
 	}
 }
 
+// declaration is a unit as home-manager makes it of a container.
+const declaration = `[Unit]
+Description=Container a
+
+[Service]
+ExecStart="/usr/local/bin/nuc" start "/home/ana/my 100%% shop/a.json"
+Environment=PATH=/run/wrappers/bin:%h/.nix-profile/bin:/usr/bin:/bin
+Delegate=true
+KillMode=mixed
+TimeoutStopSec=120
+Restart=on-failure
+RestartSec=1
+`
+
+// TestDeclared has a container whose unit is a link to a file of home-manager's:
+// nuc starts it as that unit, and leaves the file alone.
+func TestDeclared(t *testing.T) {
+	m := up(t)
+	ana := m.equip(t, "ana")
+	at := ana.describe(t, small("a"))
+	ana.must(t, fmt.Sprintf("mkdir -p declared .config/systemd/user '/home/ana/my 100%% shop' && cp %s '/home/ana/my 100%% shop/a.json'", at))
+	ana.put(t, "/home/ana/declared/nuc-a.service", declaration)
+	const link = "/home/ana/.config/systemd/user/nuc-a.service"
+	ana.must(t, "ln -s /home/ana/declared/nuc-a.service "+link+" && systemctl --user daemon-reload")
+	t.Cleanup(func() {
+		ana.run(t, "systemctl --user stop nuc-a; rm -rf "+link+" declared 'my 100% shop'; systemctl --user daemon-reload; systemctl --user reset-failed")
+	})
+	same := func(what string) {
+		t.Helper()
+		st := ana.status(t, "a")
+		if pid := property(t, ana, "nuc-a", "MainPID"); st.State != "ready" || fmt.Sprint(st.SupervisorPid) != pid {
+			t.Errorf("%s: process %s is the unit's, and the container is %+v", what, pid, st)
+		}
+	}
+	quick := func(command string) {
+		t.Helper()
+		if r := ana.run(t, command); r.code != 0 || r.took > patience {
+			t.Errorf("%s", r)
+		}
+		same(command)
+	}
+	quick("nuc up '/home/ana/my 100% shop/a.json'")
+	quick("nuc up a")
+	quick("nuc restart a")
+	for _, command := range []string{"enable", "disable"} {
+		r := ana.run(t, "nuc "+command+" a")
+		if r.code != 1 || !strings.Contains(r.stderr, link) {
+			t.Errorf("%s", r)
+		}
+		one(t, r.stderr)
+	}
+	ana.must(t, "nuc stop a")
+	stopped(t, ana, "a")
+	if r := ana.run(t, "nuc enable a"); r.code != 1 || !strings.Contains(r.stderr, link) {
+		t.Errorf("enabling it while it is stopped: %s", r)
+	}
+	quick("nuc up a")
+	ana.must(t, "nuc kill a && sleep 3")
+	if got := property(t, ana, "nuc-a", "ActiveState"); got != "inactive" && got != "failed" {
+		t.Errorf("three seconds after a kill the unit is %s", got)
+	}
+	ana.must(t, "systemctl --user start nuc-a")
+	ana.eventually(t, patience, "nuc status a")
+	same("systemctl start")
+	ana.must(t, "nuc stop a && nuc rm --state --yes a && test -L "+link)
+
+	// One that can't come up says so, and where to look.
+	ana.must(t, "rm '/home/ana/my 100% shop/a.json' && systemctl --user reset-failed nuc-a; true")
+	r := ana.run(t, "nuc up "+at)
+	if r.code != 1 || r.took > patience || !strings.Contains(r.stderr, "journalctl --user -u nuc-a") {
+		t.Errorf("%s", r)
+	}
+}
+
 // TestRestart kills a supervisor: systemd starts it again, and the container.
 func TestRestart(t *testing.T) {
 	m := up(t)
