@@ -86,3 +86,31 @@ func TestStateFolderIsHeld(t *testing.T) {
 	nothingLeft(h, promised)
 	h.Must("up", path)
 }
+
+// What supervisor and keeper leave that are killed at once is in nobody's way,
+// though nobody has looked since: so systemd starts a service anew.
+func TestStartAfterBothKilled(t *testing.T) {
+	t.Parallel()
+	h := harness.New(t)
+	path := h.OnTree("web", "trixie", lite)
+	h.Must("up", path)
+	roles := h.Roles()
+	// The keeper is not to clear up.
+	for _, kill := range []struct {
+		pid    int
+		signal unix.Signal
+	}{{roles.Keeper, unix.SIGSTOP}, {roles.Supervisor, unix.SIGKILL}, {roles.Keeper, unix.SIGKILL}} {
+		if err := unix.Kill(kill.pid, kill.signal); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := os.Lstat(filepath.Join(h.Runtime, "nuc/web/control")); err != nil {
+		t.Fatalf("nothing was left: %v", err)
+	}
+	h.Must("up", path)
+	if r := h.Exec("web", "true"); r.Code != 0 {
+		t.Errorf("%s", r)
+	}
+	h.Must("stop", "web")
+	nothingLeft(h, promised)
+}

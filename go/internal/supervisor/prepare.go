@@ -118,12 +118,14 @@ func (s *Supervisor) settle() error {
 		return err
 	}
 	fault.At("recorded")
-	if s.uuid, err = s.o.Container.UUID(); err != nil {
+	uuid, err := s.o.Container.UUID()
+	if err != nil {
 		return fmt.Errorf("state folder: %w", err)
 	}
 	if err := s.openControl(); err != nil {
 		return err
 	}
+	s.uuid = uuid // from now on it is settled
 	s.o.Container.ForgetExit()
 	s.change(func(st *Status) { st.Generation = generation })
 	return nil
@@ -134,7 +136,11 @@ func (s *Supervisor) openControl() error {
 	if s.control != nil {
 		return nil
 	}
-	var err error
+	// That of a supervisor that was killed with its keeper.
+	err := unix.Unlinkat(int(s.lock.Folder.Fd()), ControlSocket, 0)
+	if err != nil && err != unix.ENOENT {
+		return &os.PathError{Op: "unlink", Path: filepath.Join(s.o.Container.Runtime, ControlSocket), Err: err}
+	}
 	if s.control, err = seqpacket.Listen(s.lock.Folder, ControlSocket); err != nil {
 		return fmt.Errorf("control socket in %s: %w", s.o.Container.Runtime, err)
 	}
