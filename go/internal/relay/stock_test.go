@@ -133,10 +133,10 @@ func TestFlush(t *testing.T) {
 		}
 		f.Close()
 	}
-	s.Flush()
 	m.mu.Lock()
-	calls := m.calls
+	calls := m.calls // one in the background may only begin after Flush
 	m.mu.Unlock()
+	s.Flush()
 	close(m.gate)
 	f, err := s.Take()
 	if err != nil {
