@@ -31,6 +31,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nix-user-containers/nuc/go/internal/fault"
 )
 
 // Names of the two leaves.
@@ -43,7 +45,8 @@ const (
 const maxInner = 9
 
 // Path says which cgroups a Group has made, for another process to remove
-// (Sweep). Its zero value is no cgroup at all.
+// (Sweep); without Payload, that Inner and what is in it are about to be made. Its
+// zero value is no cgroup at all.
 type Path struct {
 	// X is the delegated cgroup, as an absolute path in the file system, and so
 	// are the others.
@@ -65,6 +68,8 @@ type Group struct {
 	// shared tells that X has other processes, so nothing can be enabled in it.
 	shared bool
 	kernel kernel
+	// intend is told of Inner before that is made.
+	intend func(Path) error
 }
 
 // kernel is where the files of proc(5) are and who asks: other ones in tests.
@@ -99,18 +104,19 @@ func (g *Group) Payload() *os.File { return g.payload }
 // removing what a killed supervisor of the same name left there. It moves the
 // calling process, and with it others that belong to it, if that gives the
 // container controllers. The error is for a name that can't be one; all else that
-// goes wrong is Missing.
-func Open(name string, with ...int) (*Group, error) {
+// goes wrong is Missing. Intend is told what Sweep needs to know if the calling
+// process is killed before it has a Description.
+func Open(name string, intend func(Path) error, with ...int) (*Group, error) {
 	k := running()
 	k.with = with
-	return open(k, name)
+	return open(k, name, intend)
 }
 
-func open(k kernel, name string) (*Group, error) {
+func open(k kernel, name string, intend func(Path) error) (*Group, error) {
 	if name == "" || strings.ContainsAny(name, "/\x00\n.") {
 		return nil, fmt.Errorf("cgroup: %q can't be part of its name", name)
 	}
-	g := &Group{kernel: k}
+	g := &Group{kernel: k, intend: intend}
 	own, err := k.own()
 	if err == nil {
 		err = g.make(own, name)
@@ -295,6 +301,9 @@ func sweepable(x string) {
 func (g *Group) leaves(name string, alone, move bool) error {
 	x := g.path.X
 	if alone && g.free(filepath.Join(x, supervisorLeaf)) && g.free(filepath.Join(x, payloadLeaf)) {
+		if err := g.intend(Path{X: x, Inner: x}); err != nil {
+			return err
+		}
 		g.path.Inner = x
 	} else if err := g.inner(name); err != nil {
 		return err
@@ -304,6 +313,7 @@ func (g *Group) leaves(name string, alone, move bool) error {
 		return err
 	}
 	g.path.Payload = payload
+	fault.At("leaves")
 	// Below a cgroup with processes and enabled controllers there can only be
 	// threads; no container could be started in it.
 	if kind := words(payload, "cgroup.type"); len(kind) > 0 && !slices.Equal(kind, []string{"domain"}) {
@@ -331,7 +341,10 @@ func (g *Group) inner(name string) error {
 		if !g.free(dir) {
 			continue
 		}
-		err := mkdir(dir)
+		err := g.intend(Path{X: g.path.X, Inner: dir})
+		if err == nil {
+			err = mkdir(dir)
+		}
 		if errors.Is(err, os.ErrExist) {
 			continue
 		}

@@ -194,7 +194,7 @@ func TestBFQ(t *testing.T) {
 // TestNothing holds that a Group without a cgroup does nothing.
 func TestNothing(t *testing.T) {
 	dir := tree(t, map[string]string{"proc/cgroup": "0::/\n", "proc/mountinfo": ""})
-	g, err := open(kernel{proc: filepath.Join(dir, "proc"), pid: os.Getpid()}, "web")
+	g, err := open(kernel{proc: filepath.Join(dir, "proc"), pid: os.Getpid()}, "web", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -259,7 +259,7 @@ func TestFormerly(t *testing.T) {
 
 func TestBadName(t *testing.T) {
 	for _, name := range []string{"", "..", "a/b", "a\x00", "a.b"} {
-		if _, err := Open(name); err == nil {
+		if _, err := Open(name, nil); err == nil {
 			t.Errorf("%q was accepted", name)
 		}
 	}

@@ -64,7 +64,7 @@ func obey() {
 			k.systemd = true
 			name, others, _ := strings.Cut(argument, " ")
 			k.with = numbers(others)
-			g, err = open(k, name)
+			g, err = open(k, name, func(Path) error { return nil })
 		case "child":
 			child = exec.Command("/bin/sleep", "60")
 			child.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(g.Payload().Fd())}

@@ -90,12 +90,27 @@ func Empty(p Path) error {
 // the supervisor's leaf; it must be of the same host uid as the supervisor.
 func Sweep(p Path) error {
 	if p.Payload == "" {
-		return nil
+		return sweepIntended(p)
 	}
 	if err := kill(p.Payload); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
 	return remove(p, patience)
+}
+
+// sweepIntended removes what a process that was killed may have made. It holds
+// nothing yet; where it is another container's by now, that has it locked.
+func sweepIntended(p Path) error {
+	payload := filepath.Join(p.Inner, payloadLeaf)
+	if p.Inner == "" || locked(p.Inner) || locked(payload) {
+		return nil
+	}
+	deadline := time.Now().Add(patience)
+	if p.Inner != p.X {
+		return removeUntil(p.Inner, deadline)
+	}
+	_ = removeTree(filepath.Join(p.X, supervisorLeaf)) // that X may have come with
+	return removeUntil(payload, deadline)
 }
 
 func remove(p Path, patience time.Duration, with ...int) error {

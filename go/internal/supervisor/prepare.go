@@ -92,7 +92,7 @@ func (s *Supervisor) openGroup() error {
 	if err := sweepGroup(s.lock); err != nil {
 		s.log.Warn("could not remove the cgroup of an earlier run", "error", err)
 	}
-	if s.group, err = cgroup.Open(d.Name, s.starter.Processes()...); err != nil {
+	if s.group, err = cgroup.Open(d.Name, s.noteGroup, s.starter.Processes()...); err != nil {
 		return err
 	}
 	if missing := s.group.Missing(); missing != "" {
@@ -101,7 +101,7 @@ func (s *Supervisor) openGroup() error {
 	if err := s.limit(); err != nil {
 		return err
 	}
-	if err := s.noteGroup(); err != nil {
+	if err := s.noteGroup(s.group.Description()); err != nil {
 		return err
 	}
 	s.watchShortage()

@@ -17,11 +17,16 @@ import (
 // leaves that to others.
 const cgroupFile = "cgroup"
 
-// noteGroup keeps where the container's cgroup is.
-func (s *Supervisor) noteGroup() error {
-	text, err := json.Marshal(s.group.Description())
+// noteGroup keeps where the container's cgroup is, or is going to be. What is
+// noted is whole at any moment.
+func (s *Supervisor) noteGroup(p cgroup.Path) error {
+	path := filepath.Join(s.o.Container.Runtime, cgroupFile)
+	text, err := json.Marshal(p)
 	if err == nil {
-		err = os.WriteFile(filepath.Join(s.o.Container.Runtime, cgroupFile), text, 0o600)
+		err = os.WriteFile(path+".new", text, 0o600)
+	}
+	if err == nil {
+		err = os.Rename(path+".new", path)
 	}
 	if err != nil {
 		return fmt.Errorf("runtime folder: %w", err)
