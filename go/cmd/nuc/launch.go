@@ -31,9 +31,7 @@ func (c *context) launch(t *target, o startOptions) (*seqpacket.Conn, *superviso
 		joined := err == nil
 		switch {
 		case errors.Is(err, supervisor.ErrStopping):
-			if err := outlast(t.container); err != nil {
-				return nil, nil, err
-			}
+			outlast(t.container)
 			continue
 		case errors.Is(err, supervisor.ErrNotRunning):
 			conn, err = c.spawn(t, o)
@@ -45,7 +43,7 @@ func (c *context) launch(t *target, o startOptions) (*seqpacket.Conn, *superviso
 			return nil, nil, err
 		}
 		first, err := receiveStatus(conn)
-		if err == nil && !first.Held && first.State != supervisor.Stopping && first.State != supervisor.Failed {
+		if err == nil && !first.Held && first.State != supervisor.Stopping && first.State != supervisor.Failed && !(joined && first.State == supervisor.Stopped) {
 			return conn, first, nil
 		}
 		conn.Close()
@@ -55,37 +53,36 @@ func (c *context) launch(t *target, o startOptions) (*seqpacket.Conn, *superviso
 			return nil, nil, fmt.Errorf("container %s: its supervisor ended at once: see %s", t.descriptor.Name, filepath.Join(t.container.State, "supervisor.log"))
 		case first.Held: // another start was faster
 		case first.State == supervisor.Failed:
+			_ = released(t.container, first.Supervisor)
 			return nil, nil, errors.New(first.Reason)
 		default:
-			if err := outlast(t.container); err != nil {
-				return nil, nil, err
-			}
+			outlast(t.container)
 		}
 	}
 }
 
 // outlast waits until a container that is stopping has stopped, or comes back
-// from a reboot.
-func outlast(container state.Container) error {
+// from a reboot. By then it may be held by another start, which can be joined.
+func outlast(container state.Container) {
 	conn, err := supervisor.Connect(container)
-	if err == nil {
-		defer conn.Close()
-		err = conn.Send(supervisor.Command{Request: keeper.Request{Op: supervisor.OpFollow}})
+	if err != nil {
+		return
 	}
-	for err == nil {
-		var st *supervisor.Status
-		if st, err = receiveStatus(conn); err == nil && st.State != supervisor.Stopping {
-			return nil
-		}
+	defer conn.Close()
+	if conn.Send(supervisor.Command{Request: keeper.Request{Op: supervisor.OpOutlast}}) != nil {
+		return
 	}
-	return released(container)
+	if m, err := conn.Receive(); err == nil {
+		m.Close()
+	}
 }
 
-// released waits until the lock of a container without supervisor is free.
-func released(container state.Container) error {
-	for end := time.Now().Add(5 * time.Second); container.Held(); time.Sleep(5 * time.Millisecond) {
+// released waits until a supervisor that has ended lets go of its container, and
+// its keeper as well. A lock that another process has taken is the next start's.
+func released(container state.Container, holder int) error {
+	for end := time.Now().Add(5 * time.Second); container.Held() && container.Holder() == holder; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
-			return fmt.Errorf("container %s: stopped, but process %d still holds its lock", container.Name, container.Holder())
+			return fmt.Errorf("container %s: stopped, but process %d still holds its lock", container.Name, holder)
 		}
 	}
 	return nil
@@ -162,28 +159,7 @@ const comeUp = 30 * time.Second
 // join holds the leases on a container that is held by a supervisor, and waits
 // with its other clients. It is ErrNotRunning where nobody holds the container.
 func (c *context) join(t *target, o startOptions) (*seqpacket.Conn, error) {
-	if !t.container.Held() {
-		return nil, supervisor.ErrNotRunning
-	}
-	watch, err := t.container.Watch()
-	if err != nil {
-		return nil, err
-	}
-	defer watch.Close()
-	err = c.claim(t, o)
-	for deadline := time.Now().Add(comeUp); errors.Is(err, supervisor.ErrNotRunning); err = c.claim(t, o) {
-		// Held, and no answer: it comes, or has gone and is about to let go.
-		if !t.container.Held() {
-			return nil, err
-		}
-		if time.Now().After(deadline) {
-			return nil, supervisor.HeldError{Name: t.container.Name, PID: t.container.Holder()}
-		}
-		if err := watch.Wait(50 * time.Millisecond); err != nil {
-			return nil, err
-		}
-	}
-	if err != nil {
+	if err := reach(t.container, func() error { return c.claim(t, o) }); err != nil {
 		return nil, err
 	}
 	conn, err := supervisor.Connect(t.container)
@@ -195,4 +171,31 @@ func (c *context) join(t *target, o startOptions) (*seqpacket.Conn, error) {
 		return nil, supervisor.ErrStopping
 	}
 	return conn, nil
+}
+
+// reach asks the supervisor of a container that is held, also one that can't be
+// asked yet. It is ErrNotRunning where nobody holds the container.
+func reach(container state.Container, ask func() error) error {
+	if !container.Held() {
+		return supervisor.ErrNotRunning
+	}
+	watch, err := container.Watch()
+	if err != nil {
+		return err
+	}
+	defer watch.Close()
+	err = ask()
+	for deadline := time.Now().Add(comeUp); errors.Is(err, supervisor.ErrNotRunning); err = ask() {
+		// Held, and no answer: it comes, or has gone and is about to let go.
+		if !container.Held() {
+			return err
+		}
+		if time.Now().After(deadline) {
+			return supervisor.HeldError{Name: container.Name, PID: container.Holder()}
+		}
+		if err := watch.Wait(50 * time.Millisecond); err != nil {
+			return err
+		}
+	}
+	return err
 }

@@ -136,6 +136,12 @@ func (c *context) upDetached(targets []*target, o startOptions) error {
 func (c *context) claim(t *target, o startOptions) error {
 	name := t.container.Name
 	if o.lease.Keep {
+		// Whose supervisor can't be asked yet may run with what is not recorded yet.
+		conn, err := supervisor.Connect(t.container)
+		if err != nil {
+			return err
+		}
+		conn.Close()
 		if err := sameDescriptor(t); err != nil {
 			return err
 		}
@@ -288,6 +294,13 @@ func upMain() error {
 // noteFailure keeps why a container could not be started in the background,
 // where its supervisor has not, for `nuc status` and the next start.
 func noteFailure(container state.Container, begun time.Time, why error) {
+	noted := func() bool {
+		exit := container.LastExit()
+		return exit != nil && !exit.Time.Before(begun)
+	}
+	if noted() {
+		return
+	}
 	lock, err := container.Acquire()
 	// A supervisor tells of its failure before it lets go.
 	for end := time.Now().Add(comeUp); errors.Is(err, state.ErrHeld) && time.Now().Before(end); lock, err = container.Acquire() {
@@ -301,7 +314,7 @@ func noteFailure(container state.Container, begun time.Time, why error) {
 		return
 	}
 	defer lock.Close()
-	if exit := container.LastExit(); exit == nil || exit.Time.Before(begun) {
+	if !noted() {
 		_ = container.RecordFailure(why.Error())
 	}
 	_ = supervisor.Sweep(container, lock)

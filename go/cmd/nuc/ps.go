@@ -158,6 +158,9 @@ func statusOf(container state.Container) *supervisor.Status {
 		if st.State == supervisor.Ready && systemState(container) == "degraded" {
 			st.State = supervisor.Degraded
 		}
+		if st.State == supervisor.Stopped || st.State == supervisor.Failed {
+			st.State = supervisor.Stopping // it has not let go: a removal would meet it
+		}
 		return st
 	}
 	if container.Held() {

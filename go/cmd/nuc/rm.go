@@ -84,6 +84,9 @@ func (r *rmCommand) ask(c *context, containers []state.Container) error {
 // one removes a container from sight; its files may go later.
 func (r *rmCommand) one(container state.Container) error {
 	lock, err := container.Acquire()
+	if errors.Is(err, state.ErrHeld) && !isHeld(container) {
+		lock, err = container.Acquire()
+	}
 	if errors.Is(err, state.ErrHeld) {
 		return fmt.Errorf("container %s: is running (process %d): stop it first with `nuc stop %s`", container.Name, container.Holder(), container.Name)
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/nix-user-containers/nuc/go/internal/keeper"
+	"github.com/nix-user-containers/nuc/go/internal/seqpacket"
 	"github.com/nix-user-containers/nuc/go/internal/state"
 	"github.com/nix-user-containers/nuc/go/internal/supervisor"
 )
@@ -151,11 +152,15 @@ func stopRestart(container state.Container) error {
 	return nil
 }
 
-// stopOne asks a container's supervisor to stop it and waits until the lock is
-// free, so that a start that follows does not meet it.
+// stopOne asks a container's supervisor to stop it and waits until it has let go
+// of the lock, so that a start that follows does not meet it.
 func stopOne(container state.Container, kill bool, timeout time.Duration) error {
-	conn, err := supervisor.Connect(container)
-	if errors.Is(err, supervisor.ErrNotRunning) && !container.Held() {
+	var conn *seqpacket.Conn
+	err := reach(container, func() (err error) {
+		conn, err = supervisor.Connect(container)
+		return err
+	})
+	if errors.Is(err, supervisor.ErrNotRunning) {
 		return stopRestart(container)
 	}
 	if err != nil {
@@ -165,6 +170,7 @@ func stopOne(container state.Container, kill bool, timeout time.Duration) error 
 		return err
 	}
 	defer conn.Close()
+	holder := container.Holder()
 	seconds := int((timeout + time.Second - 1) / time.Second)
 	if err := conn.Send(supervisor.Command{Request: keeper.Request{Op: supervisor.OpStop}, Kill: kill, TimeoutSeconds: seconds}); err != nil {
 		return nil // it ended just now
@@ -176,7 +182,7 @@ func stopOne(container state.Container, kill bool, timeout time.Duration) error 
 		}
 		m.Close()
 	}
-	if err := released(container); err != nil {
+	if err := released(container, holder); err != nil {
 		return err
 	}
 	exit := container.LastExit()

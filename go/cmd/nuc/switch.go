@@ -239,9 +239,6 @@ func (s *switching) anew(keys []string) error {
 		err = s.c.up(targets, startOptions{wait: true})
 	}
 	if err != nil {
-		if _, qerr := supervisor.Query(s.t.container); errors.Is(qerr, supervisor.ErrNotRunning) {
-			_ = released(s.t.container) // it is just ending
-		}
 		return fmt.Errorf("%w; go back with %s", err, s.wayBack())
 	}
 	return nil

@@ -119,6 +119,9 @@ func (c *context) await(t *target, conn *seqpacket.Conn, st *supervisor.Status, 
 			if reason == "" {
 				reason = "stopped before it was ready"
 			}
+			if st.State != supervisor.Stopping {
+				_ = released(t.container, st.Supervisor) // what follows is not to meet it
+			}
 			if strings.HasPrefix(reason, "container ") {
 				return errors.New(reason)
 			}

@@ -31,6 +31,7 @@ const (
 	OpWait    = "wait"    // answered by a Status at each change, until ready or ended
 	OpFollow  = "follow"  // answered by a Status at each change, until the container has ended
 	OpStop    = "stop"    // the connection ends when the container has
+	OpOutlast = "outlast" // the connection ends when the container has, or is not stopping (any more)
 	OpConsole = "console" // answered by a Console
 	OpUpdate  = "update"  // answered by a keeper.Reply
 	// OpUse starts a container that only listens, and keeps it from being stopped
@@ -257,6 +258,8 @@ func (s *Supervisor) serveClient(conn *seqpacket.Conn) {
 		timeout := time.Duration(c.TimeoutSeconds) * time.Second
 		s.Stop(c.Kill, timeout)
 		<-s.ended
+	case OpOutlast:
+		s.outlast(conn)
 	case OpLease:
 		_ = conn.Send(s.answerLease(m, &c))
 	case OpLeases:
@@ -380,4 +383,28 @@ func (s *Supervisor) follow(conn *seqpacket.Conn) {
 			return
 		}
 	}
+}
+
+// outlast returns when the client leaves, or the container has ended or is not
+// about to.
+func (s *Supervisor) outlast(conn *seqpacket.Conn) {
+	gone := left(conn)
+	changes, cancel := s.subscribe()
+	defer cancel()
+	for s.stopping() {
+		select {
+		case <-changes:
+		case <-gone:
+			return
+		case <-s.ended:
+			return
+		}
+	}
+}
+
+// stopping tells whether this run, or all of it, is about to end.
+func (s *Supervisor) stopping() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.wholly || s.status.State == Stopping
 }

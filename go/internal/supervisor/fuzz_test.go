@@ -20,7 +20,7 @@ const answerTime = 30 * time.Second
 // answering others. It is in a jail, as an update opens ports.
 func FuzzControl(f *testing.F) {
 	for _, c := range []Command{
-		op(OpStatus), op(OpWait), op(OpFollow), op(OpConsole), op(OpUse), op(OpLeases), op("none"),
+		op(OpStatus), op(OpWait), op(OpFollow), op(OpOutlast), op(OpConsole), op(OpUse), op(OpLeases), op("none"),
 		{Request: keeper.Request{Op: OpLease}},
 		{Request: keeper.Request{Op: OpLease}, Lease: &LeaseOrder{KeepSeconds: -1, Keep: true}},
 		{Request: keeper.Request{Op: OpUpdate}, Descriptor: []byte(`{"version":1,"name":"web","system":{"init":"/init"},"network":{"ports":[{"host":0,"container":80}]}}`)},

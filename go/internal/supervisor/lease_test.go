@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/nix-user-containers/nuc/go/internal/process"
+	"github.com/nix-user-containers/nuc/go/internal/seqpacket"
 	"github.com/nix-user-containers/nuc/go/internal/state"
 )
 
@@ -238,5 +239,49 @@ func TestLeaseCommand(t *testing.T) {
 	s.Stop(false, 0)
 	if err := AddLease(s.o.Container, LeaseOrder{}); !errors.Is(err, ErrStopping) {
 		t.Errorf("%v, want ErrStopping", err)
+	}
+}
+
+// Who waits for the end of a supervisor that has refused a lease is told of that
+// one's, and at once by one that does not stop.
+func TestOutlast(t *testing.T) {
+	s := idle(t)
+	serve(t, s)
+	outlast := func() *seqpacket.Conn {
+		conn, err := Connect(s.o.Container)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		if err := conn.Send(op(OpOutlast)); err != nil {
+			t.Fatal(err)
+		}
+		return conn
+	}
+	ends := func(conn *seqpacket.Conn, within time.Duration) error {
+		_ = conn.Net().SetReadDeadline(time.Now().Add(within))
+		_, err := conn.Receive()
+		return err
+	}
+	if err := ends(outlast(), answerTime); !errors.Is(err, io.EOF) {
+		t.Errorf("it does not stop: %v", err)
+	}
+	s.change(func(st *Status) { st.State = Stopping })
+	reboots := outlast()
+	if err := ends(reboots, 50*time.Millisecond); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("init is ending: %v", err)
+	}
+	s.change(func(st *Status) { st.State = Starting })
+	if err := ends(reboots, answerTime); !errors.Is(err, io.EOF) {
+		t.Errorf("it has rebooted: %v", err)
+	}
+	s.Stop(false, 0)
+	stops := outlast()
+	if err := ends(stops, 50*time.Millisecond); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("it stops for good: %v", err)
+	}
+	close(s.ended)
+	if err := ends(stops, answerTime); !errors.Is(err, io.EOF) {
+		t.Errorf("it has ended: %v", err)
 	}
 }
