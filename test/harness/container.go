@@ -60,6 +60,24 @@ func (h *H) Up(name, tree string, mutate func(d map[string]any)) string {
 	return path
 }
 
+// Reboot reboots a container from inside and waits until it is ready again.
+func (h *H) Reboot(name string, timeout time.Duration) {
+	h.Helper()
+	var st struct {
+		State   string
+		Reboots int
+	}
+	ask := func() bool {
+		return json.Unmarshal([]byte(h.Nuc("status", name, "--json").Stdout), &st) == nil
+	}
+	ask()
+	before := st.Reboots
+	h.Exec(name, "systemctl", "reboot") // which may end with the boot
+	Eventually(h, timeout, name+" has rebooted and is ready", func() bool {
+		return ask() && st.State == "ready" && st.Reboots > before
+	})
+}
+
 // Exec runs a command in a container, to its end.
 func (h *H) Exec(name string, command ...string) Result {
 	h.Helper()

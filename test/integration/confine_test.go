@@ -148,9 +148,7 @@ func TestConfined(t *testing.T) {
 		}
 
 		// The whole of it goes on, and ends, as it does without.
-		h.Must("exec", "web", "systemctl", "reboot")
-		h.WaitState("web", patience, "starting")
-		h.WaitState("web", patience, "ready")
+		h.Reboot("web", 2*patience)
 		if got := h.Exec("web", "getent", "hosts", "other.test").Stdout; !strings.HasPrefix(got, "192.0.2.3") {
 			h.Errorf("after a reboot: %q", got)
 		}

@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -208,14 +207,7 @@ func (v *hoard) closed(name string) {
 func (v *hoard) reboot(name string) {
 	v.h.Helper()
 	v.h.Must("exec", name, "rm", "/var/lib/secret/sums")
-	v.h.Exec(name, "systemctl", "reboot")
-	harness.Eventually(v.h, 2*patience, "it is ready again", func() bool {
-		var st struct {
-			State   string
-			Reboots int
-		}
-		return json.Unmarshal([]byte(v.h.Nuc("status", name, "--json").Stdout), &st) == nil && st.State == "ready" && st.Reboots == 1
-	})
+	v.h.Reboot(name, 2*patience)
 }
 
 // wholeLife has a service get its credentials, in a container's whole life.

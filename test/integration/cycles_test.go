@@ -228,11 +228,7 @@ func TestSoak(t *testing.T) {
 		one.Signal(9)
 		awaitLeases(h, "web", 0)
 		if round == 2 {
-			h.Exec("web", "systemctl", "reboot")
-			harness.Eventually(h, patience, "it has rebooted", func() bool {
-				r := h.Nuc("status", "web", "--json")
-				return r.Code == 0 && strings.Contains(r.Stdout, `"reboots": 1`)
-			})
+			h.Reboot("web", patience)
 		}
 		samples = append(samples, holds(h, "web"))
 	}

@@ -46,11 +46,7 @@ func TestRuntimeFolderRemoved(t *testing.T) {
 				h.Errorf("status says nothing of it: %q", st.Warnings)
 			}
 			// The next boot has a /run/host again, and init's word of being ready.
-			h.Exec("web", "systemctl", "reboot")
-			harness.Eventually(h, patience, "it has rebooted", func() bool {
-				r := h.Nuc("status", "web", "--json")
-				return r.Code == 0 && strings.Contains(r.Stdout, `"reboots": 1`)
-			})
+			h.Reboot("web", patience)
 			if r := h.Exec("web", "test", "-S", "/run/host/notify"); r.Code != 0 {
 				h.Errorf("after a reboot: %s", r)
 			}

@@ -162,7 +162,7 @@ func TestLeaseAtOnce(t *testing.T) {
 		for _, p := range holders {
 			p.Signal(unix.SIGKILL)
 		}
-		h.WaitState("web", patience, "stopping")
+		h.WaitState("web", patience, "stopping", "stopped")
 	}
 	h.WaitState("web", patience, "stopped")
 	nothingLeft(h, promised)

@@ -158,9 +158,7 @@ func TestDeclaredLinkBesideOwn(t *testing.T) {
 			}
 		}
 		own("at first")
-		h.Must("exec", "app", "systemctl", "reboot")
-		harness.Eventually(h, patience, "app reboots", func() bool { return strings.Contains(h.Nuc("status", "app", "--json").Stdout, `"reboots": 1`) })
-		h.WaitState("app", patience, "ready")
+		h.Reboot("app", 2*patience)
 		own("after a reboot inside")
 		h.Must("restart", "app")
 		own("after a restart")

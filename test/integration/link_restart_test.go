@@ -115,8 +115,7 @@ func TestLinkSurvives(t *testing.T) {
 		h.Must("restart", "web")
 		served("after a restart of web")
 
-		h.Must("exec", "web", "systemctl", "reboot")
-		harness.Eventually(h, patience, "web reboots", func() bool { return strings.Contains(h.Nuc("status", "web", "--json").Stdout, `"reboots": 1`) })
+		h.Reboot("web", 2*patience)
 		served("after a reboot inside web")
 
 		if links(h)[fromApp].Pid != process {

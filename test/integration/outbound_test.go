@@ -56,9 +56,7 @@ func TestOutbound(t *testing.T) {
 			h := outside(t)
 			h.Up("web", tree.name, nil)
 			leaves(h)
-			h.Must("exec", "web", "systemctl", "reboot")
-			h.WaitState("web", patience, "starting")
-			h.WaitState("web", patience, "ready")
+			h.Reboot("web", 2*patience)
 			leaves(h)
 			if got := statusOf(h, "web"); got.Restarts != 0 {
 				h.Errorf("after a reboot inside: %+v", got)

@@ -296,15 +296,15 @@ func TestDevelopAfterFailure(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, first)
 	}
-	defer taken.Close()
 	if r := enter(); r.Code != 0 || strings.Contains(r.Stderr, "ended last time") {
 		t.Errorf("%s", r)
 	}
 	h.WaitState("db", patience, "failed")
+	taken.Close()
 	begun := time.Now()
 	r := enter()
 	if r.Code != 0 || strings.TrimSpace(r.Stdout) != port || strings.Count(r.Stderr, "nuc: ") != 1 || !strings.Contains(r.Stderr, "nuc: container db: ended last time: ") || !strings.Contains(r.Stderr, port) {
 		t.Errorf("after %s:\n%s", time.Since(begun), r)
 	}
-	h.WaitState("db", patience, "failed")
+	h.WaitState("db", 2*patience, "stopped")
 }

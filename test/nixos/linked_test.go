@@ -57,9 +57,7 @@ func TestLinked(t *testing.T) {
 	if r := h.Nuc("links"); !strings.Contains(r.Stdout, "front-8080-back-8080") || !strings.Contains(r.Stdout, "listening") {
 		t.Errorf("%s", r)
 	}
-	h.Must("exec", "back", "systemctl", "reboot")
-	h.WaitState("back", patience, "starting")
-	h.WaitState("back", patience, "ready")
+	h.Reboot("back", 2*patience)
 	serves("after a reboot inside")
 	h.Must("restart", "back")
 	serves("after a restart")
