@@ -164,15 +164,17 @@ func (k *keeper) start(e *Exec, m *seqpacket.Message) (*process, error) {
 		Files: []uintptr{stdin.Fd(), stdout.Fd(), stderr.Fd()},
 		Sys:   attr,
 	}, leaf)
+	if pidfd >= 0 {
+		p.pidfd = os.NewFile(uintptr(pidfd), "pidfd")
+	}
 	if err != nil {
-		closeAll(p.terminal)
+		closeAll(p.terminal, p.pidfd) // of one that was killed before it ran
 		var je joinError
 		if errors.As(err, &je) {
 			return nil, err
 		}
 		return nil, notRun(program, err)
 	}
-	p.pidfd = os.NewFile(uintptr(pidfd), "pidfd")
 	return p, nil
 }
 
