@@ -150,24 +150,29 @@ int main(void) { usleep(1000); return reboot(RB_AUTOBOOT); }`)
 		d["mounts"] = []any{map[string]any{"source": program, "target": "/reboot", "readOnly": true}}
 	})
 	h.Must("up", "--no-wait", path)
+	count := func() int {
+		var st struct {
+			Reboots int `json:"reboots"`
+		}
+		if r := h.Nuc("status", "web", "--json"); json.Unmarshal([]byte(r.Stdout), &st) != nil {
+			t.Fatalf("%s", r)
+		}
+		return st.Reboots
+	}
 	after := func(reboots int) map[string]own {
 		t.Helper()
-		harness.Eventually(h, 5*time.Minute, fmt.Sprintf("it has rebooted %d times", reboots), func() bool {
-			var st struct {
-				Reboots int `json:"reboots"`
-			}
-			r := h.Nuc("status", "web", "--json")
-			return json.Unmarshal([]byte(r.Stdout), &st) == nil && st.Reboots >= reboots
-		})
+		harness.Eventually(h, 5*time.Minute, fmt.Sprintf("it has rebooted %d times", reboots), func() bool { return count() >= reboots })
 		// Some files are open for the boot that is under way: the least is what stays.
 		least := holds(h, "web")
-		for range 40 {
-			for role, o := range holds(h, "web") {
-				if l, there := least[role]; there && o.Files > 0 {
-					least[role] = own{min(l.Files, o.Files), min(l.Threads, o.Threads), min(l.KiB, o.KiB)}
+		for end := count() + 20; count() < end; {
+			for range 10 {
+				for role, o := range holds(h, "web") {
+					if l, there := least[role]; there && o.Files > 0 {
+						least[role] = own{min(l.Files, o.Files), min(l.Threads, o.Threads), min(l.KiB, o.KiB)}
+					}
 				}
+				time.Sleep(5 * time.Millisecond)
 			}
-			time.Sleep(5 * time.Millisecond)
 		}
 		return least
 	}
