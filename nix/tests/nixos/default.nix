@@ -142,7 +142,8 @@ in
     backing = if debian == null then [ ] else [ ../debian-backing.nix ];
     root = if debian == null then null else root;
     mounts = if debian == null then [ ] else mounts;
-    services = builtins.attrValues configurations;
+    # That one has nothing of nuc's modules in it either.
+    services = builtins.attrValues (removeAttrs configurations [ "fallback" ]);
   };
 
   # What is booted, and what it is switched to.
