@@ -1,6 +1,11 @@
 # The launcher supplies /etc/resolv.conf; openresolv and stage 2 would both
 # write over it.
-{ lib, options, ... }:
+{
+  config,
+  lib,
+  options,
+  ...
+}:
 let
   known = import ./known.nix { inherit lib options; };
 in
@@ -9,5 +14,9 @@ in
     # container-config.nix sets it, without mkDefault in older releases.
     { networking.useHostResolvConf = lib.mkForce false; }
     (known "networking.resolvconf.enable" (lib.mkDefault false))
+    # Before 19.09 activation runs openresolv in any case.
+    (lib.optionalAttrs (!(options.networking ? resolvconf)) {
+      system.activationScripts.resolvconf = lib.mkIf (!config.services.resolved.enable) (lib.mkForce "");
+    })
   ];
 }

@@ -3,12 +3,27 @@
 { lib, options, ... }:
 let
   known = import ./known.nix { inherit lib options; };
+  mounted = [
+    "/dev"
+    "/dev/pts"
+    "/dev/shm"
+    "/proc"
+    "/run"
+  ];
 in
 {
+  # Activation remounts them, one after the other, where there is no
+  # isNspawnContainer yet. A definition can't take back what another one names,
+  # and what newer releases declare has an `apply` of its own.
+  options = lib.optionalAttrs (lib.versionOlder (lib.trivial.release or "18.03") "23.11") {
+    boot.specialFileSystems = lib.mkOption {
+      apply = lib.filterAttrs (_: fs: !lib.elem fs.mountPoint mounted);
+    };
+  };
+
   config = lib.mkMerge [
     { boot.isContainer = true; }
-    # Since 26.05 it drops all special mounts but /run/keys. Before, activation
-    # remounts them: that works where they are mounts of this user namespace.
+    # Since 26.05 it drops all special mounts but /run/keys.
     (known "boot.isNspawnContainer" true)
     # The remount of the store by stage 2, as 25.11, 22.11 and older name it.
     (
