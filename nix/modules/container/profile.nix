@@ -38,6 +38,19 @@ let
     "xdg.mime.enable"
     "xdg.sounds.enable"
   ];
+  # Each is a process at every boot and every reload: of disks, of firmware and of
+  # a console that isn't there.
+  generators = lib.genAttrs [
+    "systemd-bless-boot-generator"
+    "systemd-cryptsetup-generator"
+    "systemd-getty-generator"
+    "systemd-gpt-auto-generator"
+    "systemd-hibernate-resume-generator"
+    "systemd-integritysetup-generator"
+    "systemd-system-update-generator"
+    "systemd-tpm2-generator"
+    "systemd-veritysetup-generator"
+  ] (_: lib.mkDefault "/dev/null");
 in
 {
   config = lib.mkMerge (
@@ -68,6 +81,7 @@ in
       }
       # oomd watches the root of the host's cgroups.
       (known "systemd.oomd.enable" (lib.mkDefault false))
+      (known "systemd.generators" generators)
       (known "environment.defaultPackages" (lib.mkDefault [ ]))
       (known "programs.less.lessopen" (lib.mkDefault null))
       (known "system.disableInstallerTools" (lib.mkDefault true))
