@@ -89,6 +89,11 @@ let
             };
             default = { };
           };
+          specialFileSystems = mkOption {
+            type = types.attrsOf types.raw;
+            default = { };
+            apply = lib.filterAttrs (_: fs: fs.enable);
+          };
           nixStoreMountOpts = mkOption {
             type = types.listOf types.str;
             default = [ "ro" ];
@@ -109,10 +114,32 @@ let
           );
         };
         security.sudo.package = mkOption { };
+        security.wrappers = mkOption {
+          type = types.attrsOf (
+            types.submodule {
+              options = {
+                enable = mkOption {
+                  type = types.bool;
+                  default = true;
+                };
+                source = mkOption { };
+              };
+            }
+          );
+          default = { };
+        };
         services.journald.console = mkOption { default = ""; };
         services.logrotate.configFile = mkOption { };
+        system.activationScripts = mkOption {
+          type = types.attrsOf types.lines;
+          default = { };
+        };
         system.build = mkOption { type = types.attrsOf types.raw; };
         system.switch.enable = mkOption { default = false; };
+        systemd.generators = mkOption {
+          type = types.attrsOf types.path;
+          default = { };
+        };
         systemd.services = mkOption {
           type = types.attrsOf (
             types.submodule {
@@ -155,6 +182,12 @@ let
     type = "derivation";
     inherit name version;
     outPath = "/nix/store/00000000000000000000000000000000-${name}-${version}";
+  };
+  user = {
+    name = "ana";
+    uid = 1000;
+    subUidRanges = [ ];
+    subGidRanges = [ ];
   };
   evaluate =
     module:
@@ -245,6 +278,119 @@ in
     plain.programs.fuse.enable
     (config { nuc.devices = [ "/dev/fuse" ]; }).programs.fuse.enable
   ];
+  specialFileSystems =
+    expect [ "/run/keys" ] (
+      lib.attrNames
+        (config {
+          boot.specialFileSystems."/run/keys".enable = true;
+          boot.specialFileSystems."/proc".enable = false;
+        }).boot.specialFileSystems
+    );
+  generators = expect "/dev/null" plain.systemd.generators.systemd-gpt-auto-generator;
+  # Who is asked for a range, or for mounts of users, has the programs for it.
+  wrappers =
+    expect
+      {
+        plain = [ "su" ];
+        elsewhere = [ "su" ];
+        ranges = [
+          "newgidmap"
+          "newuidmap"
+          "su"
+        ];
+        automatic = [
+          "newgidmap"
+          "newuidmap"
+          "su"
+        ];
+        mounts = [
+          "mount"
+          "su"
+          "umount"
+        ];
+        fuse = [
+          "mount"
+          "su"
+          "umount"
+        ];
+        wanted = [
+          "mount"
+          "su"
+        ];
+      }
+      (
+        lib.mapAttrs
+          (
+            _: module:
+            let
+              programs = [
+                "mount"
+                "newgidmap"
+                "newuidmap"
+                "su"
+                "umount"
+              ];
+              inherit (declaring.security) wrappers;
+              declaring = config {
+                imports = [ module ];
+                security.wrappers = lib.genAttrs programs (name: {
+                  source = "/bin/${name}";
+                });
+              };
+            in
+            lib.filter (name: wrappers.${name}.enable) (lib.attrNames wrappers)
+          )
+          {
+            plain = { };
+            elsewhere.users.users.ana = user // {
+              subUidRanges = [
+                {
+                  startUid = 100000;
+                  count = 65536;
+                }
+              ];
+            };
+            ranges.users.users.ana = user // {
+              subGidRanges = [
+                {
+                  startGid = 30000;
+                  count = 1000;
+                }
+              ];
+            };
+            automatic = {
+              users.users.ana = user // {
+                autoSubUidGidRange = true;
+              };
+              nuc.ids.count = 1000000;
+            };
+            mounts.fileSystems."/mnt" = {
+              mountPoint = "/mnt";
+              fsType = "tmpfs";
+              options = [ "user" ];
+            };
+            fuse.nuc.devices = [ "/dev/fuse" ];
+            wanted.security.wrappers.mount.enable = true;
+          }
+      );
+  journal =
+    expect
+      [
+        false
+        true
+      ]
+      (
+        map (module: (config module).systemd.services.systemd-journal-flush.enable or true) [
+          { }
+          {
+            fileSystems."/var/log" = {
+              mountPoint = "/var/log";
+              fsType = "tmpfs";
+              options = [ ];
+            };
+          }
+        ]
+      );
   networkSetup = expect false plain.systemd.services.network-setup.enable;
 
   nftables = expect true (config { networking.firewall.enable = true; }).networking.nftables.enable;

@@ -20,6 +20,7 @@
     ./special-file-systems.nix
     ./store-ownership.nix
     ./switch.nix
+    ./wrappers.nix
   ];
 
   _module.args.nucLib = import ../../lib { };
