@@ -13,6 +13,7 @@
     ./journal.nix
     ./login.nix
     ./nix.nix
+    ./own-sandboxes.nix
     ./profile.nix
     ./realtime.nix
     ./resolvconf.nix
