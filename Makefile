@@ -52,7 +52,7 @@ fuzz: ## each fuzz target, or those of FUZZ=PATTERN, for FUZZTIME=60s
 
 trees: build ## build the Debian trees that the tests use
 	@scripts/tree machine
-	@for tree in bookworm trixie sid nested nix $(if $(NIXPKGS),nixos); do scripts/tree tar $$tree || exit; done
+	@for tree in bookworm trixie sid nested guest nix $(if $(NIXPKGS),nixos); do scripts/tree tar $$tree || exit; done
 
 lint: ## gofumpt, vet, staticcheck, shellcheck
 	@scripts/lint

@@ -17,7 +17,7 @@ const patience = time.Minute
 // descriptor is a container's, as JSON has it.
 type descriptor map[string]any
 
-// web runs what Debian's tree has: nginx, PostgreSQL, a login manager.
+// web runs all of a small Debian that has nginx.
 func web(name string, port int) descriptor {
 	return descriptor{
 		"version": 1, "name": name,
@@ -89,9 +89,7 @@ func (m *machine) place(t testing.TB, program, path string) {
 // clear removes every user's containers and tells what they left.
 func (m *machine) clear(t testing.TB) {
 	t.Helper()
-	if !m.running() {
-		m.boot(t)
-	}
+	m.up(t)
 	m.root.must(t, `for user in ana bo; do
 		rm -f /var/lib/systemd/linger/$user
 		runuser -u $user -- sh -c 'cd; export XDG_RUNTIME_DIR=/run/user/$(id -u); test -d $XDG_RUNTIME_DIR || unset XDG_RUNTIME_DIR

@@ -41,19 +41,6 @@ func TestLogout(t *testing.T) {
 	if st := ana.status(t, "web"); st.State != "ready" || st.InitPid != before.InitPid {
 		t.Errorf("the user lingers: %+v, before it was %+v", st, before)
 	}
-
-	t.Run("reboot", func(t *testing.T) {
-		ana.must(t, "nuc exec web touch /etc/written")
-		began := time.Now()
-		m.root.run(t, "systemctl reboot")
-		m.off(t, 2*time.Minute)
-		t.Logf("shut down in %s", time.Since(began).Round(time.Second))
-		m = up(t)
-		ana = m.login(t, "ana")
-		ended(t, ana, "web")
-		m.nothingLeft(t)
-		ana.must(t, "nuc up web && nuc exec web test -e /etc/written")
-	})
 }
 
 // TestUserManager restarts the user's systemd: by itself it keeps everything,

@@ -1,6 +1,6 @@
 // Package vm runs bin/nuc on a whole host: Debian 13 in a virtual machine, where
 // users log in, their systemd runs, and power can be cut. test/vm/run prepares
-// the machine and runs it. There is one machine, so no test is parallel.
+// the machine and runs it. Each test has one to itself.
 package vm
 
 import (
@@ -12,10 +12,16 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	status := leaktest.Run(m, func() { host.end() })
-	host.keepLogs(status != 0)
-	if host.folder != "" {
-		os.RemoveAll(host.folder)
+	status := leaktest.Run(m, func() {
+		for _, m := range all {
+			m.end()
+		}
+	})
+	for _, m := range all {
+		m.keepLogs(status != 0)
+		if m.folder != "" {
+			os.RemoveAll(m.folder)
+		}
 	}
 	os.Exit(status)
 }

@@ -31,11 +31,9 @@ func (r result) String() string {
 	return fmt.Sprintf("%s\n--- status %d after %s\n%s--- stderr\n%s", r.script, r.code, r.took.Round(time.Millisecond), r.stdout, r.stderr)
 }
 
-var connections int
-
 func (m *machine) connect(user string) (*session, error) {
-	connections++
-	s := &session{m: m, user: user, path: m.path(fmt.Sprintf("ssh-%d", connections))}
+	m.connections++
+	s := &session{m: m, user: user, path: m.path(fmt.Sprintf("ssh-%d", m.connections))}
 	// -f: it returns when the connection stands, and goes to the background.
 	cmd := s.command("-f", "-N", "-M")
 	said, err := os.CreateTemp(m.folder, "ssh-*.log")

@@ -72,7 +72,8 @@ func TestUnits(t *testing.T) {
 }
 
 // TestEnable has containers started by the user's systemd: on demand, at boot
-// and, where it does not linger, at login.
+// and, where it does not linger, at login. One that isn't enabled ends with the
+// machine.
 func TestEnable(t *testing.T) {
 	m := up(t)
 	ana := m.equip(t, "ana")
@@ -119,19 +120,22 @@ func TestEnable(t *testing.T) {
 	if r := ana.run(t, "nuc enable a"); r.code != 0 || r.stderr != "" {
 		t.Errorf("no hint is needed: %s", r)
 	}
+	ana.up(t, small("other"))
+	ana.must(t, "nuc exec other touch /etc/written")
 	for range 2 {
 		began := time.Now()
 		m.root.run(t, "systemctl reboot")
 		m.off(t, 2*time.Minute)
 		t.Logf("shut down in %s", time.Since(began).Round(time.Second))
-		m = up(t)
+		m.up(t)
 		// Nobody has logged in.
 		m.root.eventually(t, 2*patience, "test $(pgrep -cu ana -f nuc-keeper) = 2")
 		ana = m.login(t, "ana")
 		ana.eventually(t, 2*patience, "systemctl --user is-active nuc-a nuc-db")
 		ana.must(t, "nuc exec a true && journalctl --user -b -1 -o cat -u nuc-a | grep -q 'Stopped\\|Deactivated'")
-		noFailed(t, ana)
+		stopped(t, ana, "other")
 	}
+	ana.must(t, "nuc up other && nuc exec other test -e /etc/written")
 	ana.must(t, "nuc disable a && nuc exec a true && nuc stop a && nuc rm a")
 	if got := property(t, ana, "nuc-a", "LoadState"); got != "not-found" {
 		t.Errorf("after disable the unit is %s", got)
