@@ -7,7 +7,7 @@ import (
 )
 
 // quick is how long a command of the host may take while a container does its
-// worst within its limits: two processors share an emulated second.
+// worst within its limits: an emulated second is short.
 const quick = 20 * time.Second
 
 // TestLimits starts a container in a login session: it is a service of the
