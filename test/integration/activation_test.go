@@ -119,13 +119,13 @@ func TestSocketActivation(t *testing.T) {
 			h.Errorf("exec in a listening container:\n%s", r)
 		}
 		h.Must("stop", "web")
-		nothingLeft(h, promised)
+		h.NothingLeft()
 		h.Must("up", "web")
 		h.Must("stop", "web")
 		if status := h.Status("web"); status != "stopped" {
 			h.Errorf("after a stop while it listened, web is %q", status)
 		}
-		nothingLeft(h, promised)
+		h.NothingLeft()
 		if listens(web) {
 			h.Error("its port still listens")
 		}
@@ -156,7 +156,7 @@ func TestSocketActivation(t *testing.T) {
 		if status := h.Status("web"); status != "failed" {
 			h.Errorf("after its supervisor was killed, web is %q", status)
 		}
-		nothingLeft(h, promised)
+		h.NothingLeft()
 	})
 }
 

@@ -153,7 +153,7 @@ func TestConfined(t *testing.T) {
 			h.Errorf("after a reboot: %q", got)
 		}
 		h.Must("stop", "web")
-		nothingLeft(h, promised)
+		h.NothingLeft()
 	})
 }
 
@@ -195,13 +195,13 @@ func TestStarter(t *testing.T) {
 	if got := runOf(h, "web").Reason; !strings.Contains(got, "the process that starts things for the supervisor was killed") {
 		h.Errorf("%q", got)
 	}
-	nothingLeft(h, promised)
+	h.NothingLeft()
 
 	// It goes with its supervisor.
 	h.Must("up", "web")
 	awaitConfined(h, "web")
 	kill(h.Roles().Supervisor)
-	nothingLeft(h, promised)
+	h.NothingLeft()
 }
 
 // TestLinkConfined leads a link's process astray: it looks for its container in
@@ -270,5 +270,5 @@ func TestLinkConfined(t *testing.T) {
 		}
 	}
 	h.Must("unlink", "--all")
-	nothingLeft(h, promised)
+	h.NothingLeft()
 }

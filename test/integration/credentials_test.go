@@ -236,7 +236,7 @@ func wholeLife(h *harness.H, tree string) {
 
 	h.Must("stop", "web")
 	v.nowhere("after the stop")
-	nothingLeft(h, promised)
+	h.NothingLeft()
 }
 
 func TestCredentials(t *testing.T) { onTrees(t, wholeLife) }

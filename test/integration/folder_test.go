@@ -51,7 +51,7 @@ func TestRuntimeFolderRemoved(t *testing.T) {
 				h.Errorf("after a reboot: %s", r)
 			}
 			h.Must("stop", "web")
-			nothingLeft(h, promised)
+			h.NothingLeft()
 		})
 	}
 }
@@ -79,7 +79,7 @@ func TestStateFolderIsHeld(t *testing.T) {
 		t.Fatal(err)
 	}
 	harness.Eventually(h, patience, "it is held no more", func() bool { return h.Status("web") == "failed" })
-	nothingLeft(h, promised)
+	h.NothingLeft()
 	h.Must("up", path)
 }
 
@@ -108,5 +108,5 @@ func TestStartAfterBothKilled(t *testing.T) {
 		t.Errorf("%s", r)
 	}
 	h.Must("stop", "web")
-	nothingLeft(h, promised)
+	h.NothingLeft()
 }

@@ -102,7 +102,7 @@ func TestLease(t *testing.T) {
 	if st := leasesOf(h, "web"); !strings.Contains(st.Reason, "last lease") {
 		t.Errorf("%+v", st)
 	}
-	nothingLeft(h, promised)
+	h.NothingLeft()
 }
 
 // A container that somebody has started for good is never stopped by a lease.
@@ -165,7 +165,7 @@ func TestLeaseAtOnce(t *testing.T) {
 		h.WaitState("web", patience, "stopping", "stopped")
 	}
 	h.WaitState("web", patience, "stopped")
-	nothingLeft(h, promised)
+	h.NothingLeft()
 }
 
 func TestDetach(t *testing.T) {
@@ -217,7 +217,7 @@ func TestDetach(t *testing.T) {
 	one.Signal(unix.SIGKILL)
 	two.Signal(unix.SIGKILL)
 	h.WaitState("web", patience, "stopped")
-	nothingLeft(h, promised)
+	h.NothingLeft()
 }
 
 func TestLeaseRefused(t *testing.T) {

@@ -75,7 +75,7 @@ func TestConsole(t *testing.T) {
 		if r := p.Wait(patience); r.Code != 0 {
 			h.Errorf("after one Ctrl-C: want status 0\n%s", r)
 		}
-		nothingLeft(h, promised)
+		h.NothingLeft()
 	})
 }
 
@@ -90,7 +90,7 @@ func TestSecondInterruptKills(t *testing.T) {
 		if r := p.Wait(patience); r.Code != 3 {
 			h.Errorf("after a second Ctrl-C: want status 3\n%s", r)
 		}
-		nothingLeft(h, promised)
+		h.NothingLeft()
 	})
 }
 
@@ -115,7 +115,7 @@ func TestStop(t *testing.T) {
 		if status := h.Status("web"); status != "stopped" {
 			h.Errorf("after stop, web is %q, want stopped", status)
 		}
-		nothingLeft(h, promised)
+		h.NothingLeft()
 	})
 }
 
@@ -154,7 +154,7 @@ func TestStopTimeout(t *testing.T) {
 			h.Errorf("a restart of what doesn't stop: want it up again, and told\n%s", r)
 		}
 		h.Must("kill", "web")
-		nothingLeft(h, promised)
+		h.NothingLeft()
 	})
 }
 
@@ -191,7 +191,7 @@ func TestKilled(t *testing.T) {
 				if err := unix.Kill(victim(h.Roles()), unix.SIGKILL); err != nil {
 					h.Fatal(err)
 				}
-				nothingLeft(h, promised)
+				h.NothingLeft()
 				if status := h.Status("web"); status != "failed" {
 					h.Errorf("web is %q, want failed", status)
 				}

@@ -47,7 +47,7 @@ func TestNoIDRange(t *testing.T) {
 	if r.Duration > 2*time.Second {
 		t.Errorf("the refusal took %s", r.Duration)
 	}
-	nothingLeft(h, promised)
+	h.NothingLeft()
 }
 
 // systemd makes a cgroup for itself before all else, and gives up where it
@@ -69,7 +69,7 @@ func TestWithoutCgroup(t *testing.T) {
 				h.Errorf("up of a systemd without a cgroup: want systemd's last words, the cause and the remedy (%q)\n%s", want, r)
 			}
 		}
-		nothingLeft(h, promised)
+		h.NothingLeft()
 	}, harness.WithoutCgroup())
 }
 
@@ -98,7 +98,7 @@ func TestAsRoot(t *testing.T) {
 		if err := unix.Kill(h.Roles().Supervisor, unix.SIGKILL); err != nil {
 			h.Fatal(err)
 		}
-		nothingLeft(h, promised)
+		h.NothingLeft()
 	}, harness.AsRoot())
 }
 
@@ -213,5 +213,5 @@ func TestBadDescriptor(t *testing.T) {
 	if r := h.Nuc("validate", h.Write("good.json", `{`+good+`}`, 0o600)); r.Code != 0 || r.Stdout != "ok\n" {
 		t.Errorf("validate of a good descriptor: want ok\n%s", r)
 	}
-	nothingLeft(h, promised)
+	h.NothingLeft()
 }

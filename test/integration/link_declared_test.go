@@ -105,14 +105,14 @@ func TestDeclaredLinksEnd(t *testing.T) {
 				h.Fatal(err)
 			}
 			h.WaitState("app", patience, "failed")
-			nothingLeft(h, promised)
+			h.NothingLeft()
 			if h.Failed() {
 				h.Fatalf("after the %s was killed", kind)
 			}
 		}
 		h.Must("up", app)
 		h.Must("kill", "app")
-		nothingLeft(h, promised)
+		h.NothingLeft()
 	})
 }
 
@@ -188,7 +188,7 @@ func TestDependsOn(t *testing.T) {
 		if r := h.Nuc("up", app); r.Code != 1 || strings.Count(r.Stderr, "\n") != 1 || !strings.Contains(r.Stderr, "container app: depends on cache") || !strings.Contains(r.Stderr, "not known") {
 			h.Errorf("an unknown dependency:\n%s", r)
 		}
-		nothingLeft(h, promised)
+		h.NothingLeft()
 		r := h.Nuc("up", app, cache, db)
 		lines := strings.Split(r.Stdout, "\n")
 		if r.Code != 0 || len(lines) != 4 || !strings.HasPrefix(lines[0], "db: ready") || !strings.HasPrefix(lines[1], "cache: ready") || !strings.HasPrefix(lines[2], "app: ready") {
@@ -215,13 +215,13 @@ func TestDependsOn(t *testing.T) {
 			!strings.Contains(r.Stderr, "container app: not started, as cache, which it depends on, failed") {
 			h.Errorf("a dependency that fails:\n%s", r)
 		}
-		nothingLeft(h, promised)
+		h.NothingLeft()
 
 		r = h.Nuc("up", needs("db", "app"), cache, app)
 		if r.Code != 1 || strings.Count(r.Stderr, "\n") != 1 || !strings.Contains(r.Stderr, "db → app → cache → db") {
 			h.Errorf("a cycle:\n%s", r)
 		}
-		nothingLeft(h, promised)
+		h.NothingLeft()
 	})
 }
 

@@ -35,21 +35,6 @@ func onTrees(t *testing.T, test func(h *harness.H, tree string), opts ...harness
 	}
 }
 
-// nothingLeft fails the test if anything outside the state folder is left
-// after the time.
-func nothingLeft(h *harness.H, within time.Duration) {
-	h.Helper()
-	deadline := time.Now().Add(within)
-	left := h.Leftovers()
-	for len(left) > 0 && time.Now().Before(deadline) {
-		time.Sleep(20 * time.Millisecond)
-		left = h.Leftovers()
-	}
-	for _, what := range left {
-		h.Errorf("left %s later: %s", within, what)
-	}
-}
-
 // stubborn starts a unit that doesn't end when asked, so that a clean stop
 // takes five minutes.
 func stubborn(h *harness.H, name string) {

@@ -78,7 +78,7 @@ func TestPortTaken(t *testing.T) {
 		if r.Code == 0 || !strings.Contains(r.Stderr, strconv.Itoa(taken)) {
 			h.Errorf("up with port %d, which is taken: want a failure that names it\n%s", taken, r)
 		}
-		nothingLeft(h, promised)
+		h.NothingLeft()
 	})
 }
 

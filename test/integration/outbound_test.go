@@ -292,7 +292,7 @@ func TestWayOutIsKept(t *testing.T) {
 			harness.Eventually(h, promised, "pasta ends with its supervisor", func() bool {
 				return unix.Kill(second.PID, 0) == unix.ESRCH
 			})
-			nothingLeft(h, promised)
+			h.NothingLeft()
 		})
 	}
 }
@@ -371,7 +371,7 @@ func TestOtherDrivers(t *testing.T) {
 		h.Errorf("slirp4netns: the container reaches the host at %q; %d came through", open, w.Met())
 	}
 	h.Must("stop", "web")
-	nothingLeft(h, promised)
+	h.NothingLeft()
 	h.Outside.Hide("slirp4netns")
 	h.Must("up", "web")
 	harness.Eventually(h, patience, "status says what is missing", func() bool {

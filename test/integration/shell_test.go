@@ -163,7 +163,7 @@ func TestDevelop(t *testing.T) {
 		t.Errorf("nix develop of a command, pure, with wait:\n%s", r)
 	}
 	h.WaitState("db", patience, "stopped")
-	nothingLeft(h, promised)
+	h.NothingLeft()
 }
 
 func TestNixShell(t *testing.T) {
@@ -245,7 +245,7 @@ func TestDirenv(t *testing.T) {
 			for _, p := range shells {
 				p.Wait(patience)
 			}
-			nothingLeft(h, promised)
+			h.NothingLeft()
 		})
 	}
 }
@@ -277,7 +277,7 @@ func TestDirenvNeverBlocks(t *testing.T) {
 	editor.Signal(unix.SIGKILL)
 	command.Signal(unix.SIGKILL)
 	h.WaitState("late", patience, "stopped")
-	nothingLeft(h, promised)
+	h.NothingLeft()
 }
 
 // What failed is told where the next shell begins, and does not keep it from
