@@ -126,6 +126,15 @@ func TestAllowName(t *testing.T) {
 			h.Errorf("once the name leads elsewhere: %v", err)
 		}
 	}
+	at = harness.OutsideOther6
+	records{"moving.test.": {harness.OutsideAddress6}}.serve(h, h.Outside.Listen("tcp", "["+at+"]:53"), h.Outside.ListenPacket("udp", "["+at+"]:53"))
+	h.Outside.Resolve("nameserver " + at + "\n")
+	if got := dig(inside(h, "web"), "+tcp", "moving.test", "AAAA"); got.answers != harness.OutsideAddress6 {
+		h.Errorf("over TCP: %s", got)
+	}
+	if err := h.Curl("web", "http://["+harness.OutsideAddress6+"]:81/"); err != nil {
+		h.Errorf("told over TCP where the name leads: %v", err)
+	}
 }
 
 // TestAllowMany: a long list is in force as a short one is.

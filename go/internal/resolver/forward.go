@@ -11,8 +11,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-
-	"github.com/nix-user-containers/nuc/go/internal/relay"
 )
 
 // Port is DNS's.
@@ -25,18 +23,18 @@ type Forwarder struct {
 	// Changed, if not nil, is told when the host's file has changed.
 	Changed func(Config)
 	// Local, if not nil, knows names that the host's servers don't. They are in
-	// lower case without a dot at the end, and asked for over UDP.
+	// lower case without a dot at the end.
 	Local func(name string) (netip.Addr, bool)
-	// Found, if not nil, is told of the addresses in an answer over UDP, before who
-	// asked gets it: by the name that was asked for, in lower case without a dot at
-	// its end.
+	// Found, if not nil, is told of the addresses in an answer, before who asked gets
+	// it: by the name that was asked for, in lower case without a dot at its end.
 	Found func(name string, addresses []netip.Addr)
 
 	ctx     context.Context
 	stop    context.CancelFunc
 	packets *net.UDPConn
-	stream  *relay.Server
-	slots   chan struct{}
+	stream  net.Listener
+	slots   chan struct{} // of queries over UDP
+	talks   chan struct{} // of connections
 	asking  sync.WaitGroup
 	mu      sync.Mutex
 	open    map[net.Conn]bool // nil once closed
@@ -49,24 +47,28 @@ const (
 	rounds   = 3                       // of servers asked, at most
 )
 
-// maxQueries bounds the queries under way: any more get SERVFAIL.
+// maxQueries bounds the queries under way over UDP, of which any more get SERVFAIL,
+// and the connections, of which any more are closed.
 const maxQueries = 256
 
 // Serve takes over a bound UDP socket and a listening TCP socket, and answers in
 // the background until Close.
 func (f *Forwarder) Serve(packets, stream *os.File) error {
+	defer packets.Close()
+	defer stream.Close()
 	c, err := net.FilePacketConn(packets)
-	packets.Close()
 	if err != nil {
-		stream.Close()
+		return err
+	}
+	if f.stream, err = net.FileListener(stream); err != nil {
+		c.Close()
 		return err
 	}
 	f.packets = c.(*net.UDPConn)
-	f.slots, f.open = make(chan struct{}, maxQueries), map[net.Conn]bool{}
+	f.slots, f.talks, f.open = make(chan struct{}, maxQueries), make(chan struct{}, maxQueries), map[net.Conn]bool{}
 	f.ctx, f.stop = context.WithCancel(context.Background())
-	f.stream = &relay.Server{Listener: stream, Target: func() []relay.End { return []relay.End{{Take: f.dial}} }}
-	go f.stream.Serve()
 	f.asking.Go(f.receive)
+	f.asking.Go(f.accept)
 	return nil
 }
 
@@ -93,20 +95,21 @@ func (f *Forwarder) current() Config {
 	return c
 }
 
-// dial connects to the first server that can be reached, for queries over TCP.
-func (f *Forwarder) dial() (*os.File, error) {
-	failure := errors.New("there is no name server")
-	for _, s := range f.current().Servers {
-		dialer := net.Dialer{Timeout: patience}
-		c, err := dialer.DialContext(f.ctx, "tcp", netip.AddrPortFrom(s, Port).String())
-		if err != nil {
-			failure = err
-			continue
-		}
-		defer c.Close()
-		return c.(*net.TCPConn).File()
+// hold has a connection closed by Close; false says that it is too late for that.
+func (f *Forwarder) hold(c net.Conn) (release func(), ok bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.open == nil {
+		c.Close()
+		return nil, false
 	}
-	return nil, failure
+	f.open[c] = true
+	return func() {
+		c.Close()
+		f.mu.Lock()
+		delete(f.open, c)
+		f.mu.Unlock()
+	}, true
 }
 
 func (f *Forwarder) receive() {
@@ -133,14 +136,20 @@ func (f *Forwarder) receive() {
 		f.asking.Go(func() {
 			defer func() { <-f.slots }()
 			answer := f.ask(query)
-			if f.Found != nil {
-				asked, _ := question(query)
-				if name, addresses := found(answer); name == asked && len(addresses) > 0 {
-					f.Found(name, addresses)
-				}
-			}
+			asked, _ := question(query)
+			f.note(answer, asked)
 			_, _ = f.packets.WriteToUDPAddrPort(answer, client)
 		})
+	}
+}
+
+// note tells of the addresses in an answer to what was asked.
+func (f *Forwarder) note(answer []byte, asked string) {
+	if f.Found == nil {
+		return
+	}
+	if name, addresses := found(answer); name == asked && len(addresses) > 0 {
+		f.Found(name, addresses)
 	}
 }
 
@@ -192,21 +201,11 @@ func (f *Forwarder) askOne(server netip.Addr, query []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer conn.Close()
-	f.mu.Lock()
-	closed := f.open == nil
-	if !closed {
-		f.open[conn] = true
-	}
-	f.mu.Unlock()
-	if closed {
+	release, ok := f.hold(conn)
+	if !ok {
 		return nil, net.ErrClosed
 	}
-	defer func() {
-		f.mu.Lock()
-		delete(f.open, conn)
-		f.mu.Unlock()
-	}()
+	defer release()
 	if _, err := conn.Write(query); err != nil {
 		return nil, err
 	}

@@ -42,7 +42,7 @@ func FuzzForwarder(f *testing.F) {
 	if err := os.WriteFile(host, []byte("nameserver 127.99.98.97\n"), 0o600); err != nil {
 		f.Fatal(err)
 	}
-	packets, stream, address := listening(f)
+	packets, stream, address, _ := listening(f)
 	forwarder := &Forwarder{Host: &Host{Path: host}}
 	if err := forwarder.Serve(packets, stream); err != nil {
 		f.Fatal(err)
@@ -84,24 +84,24 @@ func FuzzForwarder(f *testing.F) {
 	})
 }
 
-// listening makes sockets for a forwarder, on one port.
-func listening(f *testing.F) (packets, stream *os.File, address string) {
-	f.Helper()
+// listening makes sockets for a forwarder.
+func listening(t testing.TB) (packets, stream *os.File, udp, tcp string) {
+	t.Helper()
 	c, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
-		f.Fatal(err)
+		t.Fatal(err)
 	}
 	defer c.Close()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		f.Fatal(err)
+		t.Fatal(err)
 	}
 	defer l.Close()
 	if packets, err = c.(*net.UDPConn).File(); err != nil {
-		f.Fatal(err)
+		t.Fatal(err)
 	}
 	if stream, err = l.(*net.TCPListener).File(); err != nil {
-		f.Fatal(err)
+		t.Fatal(err)
 	}
-	return packets, stream, c.LocalAddr().String()
+	return packets, stream, c.LocalAddr().String(), l.Addr().String()
 }

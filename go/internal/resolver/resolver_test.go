@@ -2,12 +2,16 @@ package resolver
 
 import (
 	"bytes"
+	"errors"
+	"io"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -155,6 +159,67 @@ func TestLocal(t *testing.T) {
 		if m := f.local([]byte(other)); m != nil {
 			t.Errorf("%q for %q, which is the servers' to answer", m, other)
 		}
+	}
+}
+
+// TestStream asks over TCP, where the one server there is refuses connections.
+func TestStream(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "resolv.conf")
+	if err := os.WriteFile(path, []byte("nameserver 127.99.98.97\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	packets, stream, _, address := listening(t)
+	f := &Forwarder{Host: &Host{Path: path}, Local: func(name string) (netip.Addr, bool) {
+		return netip.MustParseAddr("127.64.1.2"), name == "db"
+	}}
+	if err := f.Serve(packets, stream); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(f.Close)
+	dial := func() *net.TCPConn {
+		c, err := net.Dial("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		_ = c.SetReadDeadline(time.Now().Add(time.Minute))
+		return c.(*net.TCPConn)
+	}
+	const head, tail = "\x12\x34\x01\x20\x00\x01\x00\x00\x00\x00\x00\x00", "\x00\x00\x01\x00\x01"
+	db, web := head+"\x02db"+tail, head+"\x03web"+tail
+	both := "\x00" + string(rune(len(db))) + db + "\x00" + string(rune(len(web))) + web
+
+	c := dial()
+	for part := range strings.SplitSeq(both, "") {
+		if _, err := io.WriteString(c, part); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_ = c.CloseWrite()
+	answers := &talker{Conn: c}
+	if m, err := answers.receive(); err != nil || code(m) != 0 || !bytes.HasSuffix(m, []byte("\x7f\x40\x01\x02")) {
+		t.Errorf("a name that is known: %q, %v", m, err)
+	}
+	if m, err := answers.receive(); err != nil || code(m) != servfail {
+		t.Errorf("a name that nobody can be asked for: %q, %v", m, err)
+	}
+	if m, err := answers.receive(); !errors.Is(err, io.EOF) {
+		t.Errorf("after all that was asked: %q, %v", m, err)
+	}
+	for _, bad := range []string{"\x00\x00", "\x00\x02no", "\x00\x0c\x12\x34\x81\x80\x00\x00\x00\x00\x00\x00\x00\x00"} {
+		c := dial()
+		_, _ = io.WriteString(c, bad)
+		if m, err := (&talker{Conn: c}).receive(); err == nil {
+			t.Errorf("%q is answered: %q", bad, m)
+		}
+	}
+	// More than there may be at once are closed, and the others served.
+	for range maxQueries + 10 {
+		dial()
+	}
+	last := dial()
+	if _, err := last.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("one too many: %v", err)
 	}
 }
 
