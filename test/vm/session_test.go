@@ -92,8 +92,8 @@ func (s *session) run(t testing.TB, script string) result {
 // limit is how long one script may take.
 const limit = 5 * time.Minute
 
-// slow is what is worth a line of a verbose run: all of it has to fit into
-// fifteen minutes.
+// slow is what is worth a line of a verbose run: all of it is to fit into fifteen
+// minutes, and takes more without KVM.
 const slow = 4 * time.Second
 
 func (s *session) input(t testing.TB, input, script string) result {

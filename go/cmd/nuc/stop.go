@@ -171,6 +171,9 @@ func stopOne(container state.Container, kill bool, timeout time.Duration) error 
 	}
 	defer conn.Close()
 	holder := container.Holder()
+	// A start that fails by itself meanwhile is not what the stop did to it.
+	st, err := supervisor.Query(container)
+	ran := err == nil && st.Init != 0 || err != nil && !errors.Is(err, supervisor.ErrNotRunning)
 	seconds := int((timeout + time.Second - 1) / time.Second)
 	if err := conn.Send(supervisor.Command{Request: keeper.Request{Op: supervisor.OpStop}, Kill: kill, TimeoutSeconds: seconds}); err != nil {
 		return nil // it ended just now
@@ -191,7 +194,7 @@ func stopOne(container state.Container, kill bool, timeout time.Duration) error 
 	}
 	// A unit that others declare may start what failed again.
 	err = stopRestart(container)
-	if !kill {
+	if ran && !kill {
 		err = errors.Join(fmt.Errorf("container %s: %s", container.Name, exit.Reason), err)
 	}
 	return err
