@@ -371,27 +371,22 @@ func left(conn *seqpacket.Conn) <-chan struct{} {
 
 // follow streams until the client leaves or the container has ended.
 func (s *Supervisor) follow(conn *seqpacket.Conn) {
-	gone := left(conn)
-	changes, cancel := s.subscribe()
-	defer cancel()
-	for conn.Send(s.Status()) == nil {
-		select {
-		case <-changes:
-		case <-gone:
-			return
-		case <-s.ended:
-			return
-		}
-	}
+	s.atChanges(conn, func() bool { return conn.Send(s.Status()) == nil })
 }
 
 // outlast returns when the client leaves, or the container has ended or is not
 // about to.
 func (s *Supervisor) outlast(conn *seqpacket.Conn) {
+	s.atChanges(conn, s.stopping)
+}
+
+// atChanges calls a function at once and at each change, until it is false, the
+// client leaves or the container has ended.
+func (s *Supervisor) atChanges(conn *seqpacket.Conn, goesOn func() bool) {
 	gone := left(conn)
 	changes, cancel := s.subscribe()
 	defer cancel()
-	for s.stopping() {
+	for goesOn() {
 		select {
 		case <-changes:
 		case <-gone:
