@@ -148,6 +148,7 @@ func readJournal(self *userns.Self) error {
 		return os.NewSyscallError("prctl PR_SET_NO_NEW_PRIVS", err)
 	}
 	fd, err := unix.FcntlInt(journal.Fd(), unix.F_DUPFD, 3)
+	journal.Close()
 	if err != nil {
 		return os.NewSyscallError("fcntl F_DUPFD", err)
 	}

@@ -129,7 +129,9 @@ func executeOrder(self *userns.Self, reply *unshareReply) error {
 		return err
 	}
 	if folder := m.Take(0); folder != nil {
-		if err := unix.Fchdir(int(folder.Fd())); err != nil {
+		err := unix.Fchdir(int(folder.Fd()))
+		folder.Close()
+		if err != nil {
 			return os.NewSyscallError("fchdir", err)
 		}
 	}

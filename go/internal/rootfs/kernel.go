@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"strconv"
 	"unsafe"
 
@@ -204,7 +205,7 @@ func bindDevice(dev int, name string, source int) error {
 }
 
 // terminal mounts devpts and puts one of its terminals on /dev/console.
-func (p *Plan) terminal(dev tree) (*Terminal, error) {
+func (p *Plan) terminal(dev tree) (_ *Terminal, err error) {
 	at, err := dev.apiFolder("pts")
 	if err != nil {
 		return nil, err
@@ -221,31 +222,37 @@ func (p *Plan) terminal(dev tree) (*Terminal, error) {
 		return nil, err
 	}
 	defer unix.Close(at)
+	made := &Terminal{Devpts: os.NewFile(uintptr(mnt), "devpts")}
+	defer func() {
+		if err != nil {
+			made.close()
+		}
+	}()
 	if err := unix.MoveMount(mnt, "", at, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH); err != nil {
 		return nil, os.NewSyscallError("move_mount", err)
 	}
-	term := &Terminal{Devpts: os.NewFile(uintptr(mnt), "devpts")}
-	if term.Master, term.Slave, err = OpenTerminal(term.Devpts); err != nil {
+	if made.Master, made.Slave, err = OpenTerminal(made.Devpts); err != nil {
 		return nil, err
 	}
 	console, err := makeFile(dev.fd, "console")
 	if err != nil {
 		return nil, err
 	}
-	source, err := clone(int(term.Slave.Fd()), false)
+	source, err := clone(int(made.Slave.Fd()), false)
 	if err != nil {
 		return nil, fmt.Errorf("console: %w", err)
 	}
 	if err := attach(source, console); err != nil {
 		return nil, fmt.Errorf("console: %w", err)
 	}
-	return term, nil
+	return made, nil
 }
 
 // OpenTerminal opens a new terminal of a devpts instance, by the instance's
 // descriptor and not by a path: what a container has put at /dev/ptmx does not
 // matter (ioctl_tty(2), TIOCGPTPEER; Linux 4.13).
 func OpenTerminal(devpts *os.File) (master, slave *os.File, err error) {
+	defer runtime.KeepAlive(devpts)
 	fd, err := unix.Openat(int(devpts.Fd()), "ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, nil, &os.PathError{Op: "open", Path: "ptmx", Err: err}

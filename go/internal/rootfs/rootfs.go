@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path"
+	"runtime"
 
 	"golang.org/x/sys/unix"
 
@@ -60,6 +61,7 @@ const Journal = "/var/log/journal"
 // not run, or in the upper layer of its overlay. What a container has put there in
 // its place is refused, as are links on the way.
 func OpenJournal(root *os.File) (*os.File, error) {
+	defer runtime.KeepAlive(root)
 	fd, err := openJournal(int(root.Fd()), unix.O_RDONLY)
 	if err != nil {
 		return nil, &os.PathError{Op: "open in the container's root", Path: Journal, Err: err}
@@ -245,6 +247,12 @@ type Terminal struct {
 	Devpts        *os.File
 }
 
+func (t *Terminal) close() {
+	for _, f := range []*os.File{t.Master, t.Slave, t.Devpts} {
+		f.Close() // a nil one, too
+	}
+}
+
 // Build puts the root together and makes it the process's root. The process
 // must be uid 0 of its user namespace and alone in its mount namespace.
 func (p *Plan) Build(s *Sources) (*Terminal, error) {
@@ -265,22 +273,31 @@ func (p *Plan) Build(s *Sources) (*Terminal, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := p.userMounts(t, s); err != nil {
+	if err := p.finish(t, s); err != nil {
+		term.close()
 		return nil, err
+	}
+	return term, nil
+}
+
+// finish adds what is the plan's own, and enters the root.
+func (p *Plan) finish(t tree, s *Sources) error {
+	if err := p.userMounts(t, s); err != nil {
+		return err
 	}
 	if err := p.writeFiles(t); err != nil {
-		return nil, err
+		return err
 	}
-	if err := enter(root); err != nil {
-		return nil, err
+	if err := enter(t.fd); err != nil {
+		return err
 	}
 	// What systemd mounts for a service in its own place, credentials above all,
 	// gets to the others as mounts are shared, which systemd leaves to a container
 	// manager (mount_setup in its src/shared/mount-setup.c).
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SHARED, ""); err != nil {
-		return nil, fmt.Errorf("sharing the mounts among the container's services: %w", err)
+		return fmt.Errorf("sharing the mounts among the container's services: %w", err)
 	}
-	return term, nil
+	return nil
 }
 
 // readOnly lists what the container's root must not be able to write to.

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sort"
 	"strconv"
 
@@ -360,6 +361,9 @@ func heldFile(path string) bool {
 // Tidy removes what a container leaves in its runtime folder when it stops, and
 // the folder. The caller must hold the lock.
 func (l *Lock) Tidy() error {
+	// Its files are closed when it is collected, which it may be from the last
+	// use of it on: os.File.Fd keeps nothing.
+	defer runtime.KeepAlive(l)
 	path, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", l.Folder.Fd()))
 	if err != nil {
 		return err

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -277,6 +278,43 @@ func TestTidyAndAcquire(t *testing.T) {
 	for range 2 {
 		if err := <-ended; err != nil {
 			t.Error(err)
+		}
+	}
+}
+
+// TestTidyOfTheForgotten: whoever tidies up last has no more use for the lock,
+// so that the collector may take it meanwhile.
+func TestTidyOfTheForgotten(t *testing.T) {
+	c := folders(t).Container("web")
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				runtime.GC()
+			}
+		}
+	}()
+	defer func() {
+		close(stop)
+		<-stopped
+	}()
+	for range 300 {
+		l, err := c.Acquire()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.MkdirAll(filepath.Join(c.Runtime, "host/credentials"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := l.Tidy(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Lstat(c.Runtime); !errors.Is(err, os.ErrNotExist) {
+			t.Fatalf("left: %v", err)
 		}
 	}
 }
