@@ -206,6 +206,9 @@ func checkPath(p string, r rule) (good bool, remedy string) {
 		return false, "begin it with /"
 	case len(p) > maxPath:
 		return false, fmt.Sprintf("it is longer than the %d bytes that the kernel takes", maxPath)
+	case strings.ContainsFunc(p, func(c rune) bool { return c < ' ' || c == 0x7f }):
+		// What says something of it would not be one line, or command a terminal.
+		return false, "it has a control character: rename what it names"
 	case path.Clean(p) != p:
 		return false, "write " + abbreviate(path.Clean(p))
 	}

@@ -145,6 +145,7 @@ func TestReadRefuses(t *testing.T) {
 		{"relative tree", with(`"root":{"tree":"debian"}`), Problems{{"root.tree", `"debian"`, "an absolute path", "begin it with /"}}},
 		{"dots in a path", with(`"root":{"tree":"/srv/../etc"}`), Problems{{"root.tree", `"/srv/../etc"`, "an absolute path", "write /etc"}}},
 		{"slash at the end", with(`"root":{"tree":"/srv/"}`), Problems{{"root.tree", `"/srv/"`, "an absolute path", "write /srv"}}},
+		{"line end in a path", with(`"root":{"tree":"/a\nb"}`), Problems{{"root.tree", `"/a\nb"`, "an absolute path", "it has a control character: rename what it names"}}},
 		{"long path", with(`"root":{"tree":"/` + strings.Repeat("a", 4095) + `"}`), Problems{{"root.tree", `"/` + strings.Repeat("a", 57) + "…", "an absolute path", "it is longer than the 4095 bytes that the kernel takes"}}},
 		{"toplevel elsewhere", system(`"toplevel":"/srv/system"`), Problems{{"system.toplevel", `"/srv/system"`, wantStore, ""}}},
 		{"toplevel is the store", system(`"toplevel":"/nix/store"`), Problems{{"system.toplevel", `"/nix/store"`, wantStore, ""}}},

@@ -407,7 +407,7 @@ func (m members) MarshalJSON() ([]byte, error) {
 var ruleSchemas = map[rule]string{
 	ruleText:      `{"not":{"pattern":"\u0000"}}`,
 	ruleName:      `{"pattern":"^[a-z0-9][a-z0-9-]{0,62}$"}`,
-	rulePath:      `{"pattern":"^/([^/\u0000]+(/[^/\u0000]+)*)?$","maxLength":4095,"not":{"pattern":"/\\.{1,2}(/|$)"}}`,
+	rulePath:      `{"pattern":"^/([^/\u0000-\u001f\u007f]+(/[^/\u0000-\u001f\u007f]+)*)?$","maxLength":4095,"not":{"pattern":"/\\.{1,2}(/|$)"}}`,
 	ruleFile:      `{"$ref":"#/$defs/path","minLength":2}`,
 	ruleStorePath: `{"pattern":"^/nix/store/[0-9A-Za-z+_?=-][0-9A-Za-z+._?=-]*$"}`,
 	ruleDevice:    `{"$ref":"#/$defs/path","pattern":"^/dev/","not":{"pattern":"^/dev/(console|kmsg|mqueue|ptmx|pts|shm)(/|$)"}}`,

@@ -142,8 +142,8 @@ func FuzzTargets(f *testing.F) {
 	})
 }
 
-// severalLines tells whether an error has lines though no name in it has: line
-// ends of those are escaped where errors are printed.
+// severalLines tells whether an error has lines though no name in it has: those
+// of a descriptor don't.
 func severalLines(err error, names ...any) bool {
 	return strings.Contains(err.Error(), "\n") && !strings.Contains(fmt.Sprint(names...), "\n")
 }
