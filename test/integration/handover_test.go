@@ -3,6 +3,7 @@ package integration
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"strings"
 	"testing"
@@ -175,4 +176,41 @@ func TestHandOver(t *testing.T) {
 		h.Must("restart", "web")
 		serves()
 	})
+}
+
+// TestHandOverIdle: a client that has said all it has to say, and waits for the
+// answer, is one, also where its connection is none of nuc's.
+func TestHandOverIdle(t *testing.T) {
+	t.Parallel()
+	h := harness.New(t)
+	number := harness.FreePort(h)
+	first := harness.FreePort(h)
+	path := h.OnTree("web", "trixie", func(d map[string]any) {
+		d["network"] = map[string]any{"ports": []any{activating(first, 80), handedOver(number, "tcp")}, "idleStopSeconds": 2}
+	})
+	h.Must("up", path)
+	h.Must("exec", "web", "true")
+	install(h, "web", map[string]string{
+		"/etc/systemd/system/slow.socket":   fmt.Sprintf("[Socket]\nListenStream=127.0.0.1:%d\nAccept=yes\n[Install]\nWantedBy=sockets.target\n", number),
+		"/etc/systemd/system/slow@.service": "[Service]\nStandardInput=socket\nExecStart=/bin/sh -c 'asked=$(cat); sleep 7; echo answer to $asked'\n",
+	}, "systemctl enable slow.socket")
+	h.WaitState("web", patience, "listening")
+	if r := h.Host("curl", "-sS", "--max-time", "50", fmt.Sprintf("http://127.0.0.1:%d/", first)); r.Code != 0 {
+		t.Errorf("%s", r)
+	}
+
+	conn, err := net.Dial("tcp4", fmt.Sprintf("127.0.0.1:%d", number))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(2 * patience))
+	fmt.Fprint(conn, "a question")
+	if err := conn.(*net.TCPConn).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	if answer, err := io.ReadAll(conn); string(answer) != "answer to a question\n" {
+		t.Errorf("%q, %v", answer, err)
+	}
+	h.WaitState("web", patience, "listening")
 }
