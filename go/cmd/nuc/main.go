@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 
 	"github.com/alecthomas/kong"
 	"github.com/hashicorp/go-hclog"
@@ -147,7 +148,21 @@ type context struct {
 	folders        state.Folders
 }
 
+// meant are the arguments in nuc's own words, of those who know other programs'.
+func meant(args []string) []string {
+	switch {
+	case len(args) == 0:
+		return []string{"--help"}
+	case args[0] == "help":
+		return append(slices.Clone(args[1:]), "--help")
+	case args[0] == "--version":
+		return append([]string{"version"}, args[1:]...)
+	}
+	return args
+}
+
 func run(args []string) int {
+	args = meant(args)
 	var cli commandLine
 	status := 0
 	parser, err := kong.New(&cli, append(grammar(args),
@@ -163,9 +178,6 @@ func run(args []string) int {
 	}
 	defer func() { _ = status }()
 	return guard(func() error {
-		if len(args) == 0 {
-			args = []string{"--help"}
-		}
 		k, err := parser.Parse(args)
 		if err != nil {
 			return exitStatus{statusUsage, fmt.Errorf("%w: see `nuc %s--help`", err, commandOf(parser.Model.Node, args))}

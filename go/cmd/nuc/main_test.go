@@ -393,3 +393,14 @@ func TestParseAge(t *testing.T) {
 		}
 	}
 }
+
+func TestMeant(t *testing.T) {
+	for words, want := range map[string]string{
+		"": "--help", "help": "--help", "help up": "up --help", "--version": "version", "--version --json": "version --json",
+		"up help": "up help", "exec web -- x --version": "exec web -- x --version",
+	} {
+		if got := strings.Join(meant(strings.Fields(words)), " "); got != want {
+			t.Errorf("nuc %s means nuc %s, want nuc %s", words, got, want)
+		}
+	}
+}
