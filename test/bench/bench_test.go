@@ -35,6 +35,7 @@ var rows = []func() *row{
 	relayMemory10000,
 	handoverStream,
 	outboundStream,
+	outboundDownload,
 	bootProfile,
 	profileUnits,
 	profileProcesses,

@@ -9,14 +9,25 @@ import (
 	"github.com/nix-user-containers/nuc/test/harness"
 )
 
-// outboundStream has the host be one of the bench's own, and the outside behind
-// a cable: nothing of it leaves the machine.
+// distance is that of a local network. Nothing of these rows leaves the machine:
+// the host is one of the bench's own, and the outside behind a cable.
+const distance = 100 * time.Microsecond
+
 func outboundStream() *row {
+	return wayOut("outbound-stream", "one stream (iperf3) from a container to what is beyond the host")
+}
+
+func outboundDownload() *row {
+	return wayOut("outbound-download", "one stream (iperf3) from beyond the host to a container", "-R")
+}
+
+// wayOut is a row of one direction, by options of iperf3.
+func wayOut(name, about string, direction ...string) *row {
 	r := &row{
-		Name: "outbound-stream", Unit: "Gbit/s", About: "one stream (iperf3) from a container to what is beyond the host",
+		Name: name, Unit: "Gbit/s", About: about,
 		// It is pasta that nuc has, so a tie is all there can be.
 		Wanted: []wanted{{AtLeast: 0.95, Of: "pasta"}, {AtLeast: 1, Of: "slirp4netns"}},
-		runs:   7, warmUps: 1, place: []harness.Option{harness.WithOutside()},
+		runs:   7, warmUps: 1, place: []harness.Option{harness.WithDistance(distance)},
 		setUp: func(s *session) error {
 			if err := installed("iperf3"); err != nil {
 				return err
@@ -39,27 +50,27 @@ func outboundStream() *row {
 				if inside, err = way.open(s); err != nil {
 					return err
 				}
-				_, err = arrives(s, inside, "-n", "1K")
+				_, err = arrives(s, inside, append(direction, "-n", "1K")...)
 				return err
 			},
-			run: func(s *session) (float64, error) { return arrives(s, inside, "-t", "3") },
+			run: func(s *session) (float64, error) { return arrives(s, inside, append(direction, "-t", "3")...) },
 		})
 	}
 	return r
 }
 
-// arrives is sent, once there is a way and the server, which has one client at a
+// arrives is stream, once there is a way and the server, which has one client at a
 // time, has let go of the one before.
 func arrives(s *session, inside int, options ...string) (gbits float64, err error) {
 	err = eventually(func() (err error) {
-		gbits, err = sent(s, inside, options...)
+		gbits, err = stream(s, inside, options...)
 		return err
 	})
 	return gbits, err
 }
 
-// sent is how many Gbit/s arrive from a process's namespace.
-func sent(s *session, inside int, options ...string) (float64, error) {
+// stream is how many Gbit/s arrive from a process's namespace, or with -R there.
+func stream(s *session, inside int, options ...string) (float64, error) {
 	command := append([]string{"iperf3", "-J", "-c", harness.OutsideAddress4}, options...)
 	if inside != 0 {
 		command = append(within(inside), command...)

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // H is one test's place: its user, folders and cgroup.
@@ -50,6 +51,7 @@ type options struct {
 	root     bool
 	outside  bool
 	family   Family
+	distance time.Duration
 }
 
 // WithRanges runs the test as a user with that many subordinate ids. It needs
@@ -75,7 +77,7 @@ func New(t testing.TB, opts ...Option) *H {
 	}
 	h := &H{TB: t}
 	if o.outside {
-		h.Outside = newOutside(t, o.family)
+		h.Outside = newOutside(t, o.family, o.distance)
 	}
 	switch {
 	case o.root || !root:

@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -60,7 +61,7 @@ func WithFamily(only Family) Option {
 }
 
 // newOutside makes the namespaces, which live as long as they are open.
-func newOutside(t testing.TB, only Family) *Outside {
+func newOutside(t testing.TB, only Family, distance time.Duration) *Outside {
 	t.Helper()
 	o := &Outside{t: t, only: only, resolv: filepath.Join(t.TempDir(), "resolv.conf")}
 	o.Resolve("")
@@ -99,8 +100,12 @@ func newOutside(t testing.TB, only Family) *Outside {
 	if err != nil {
 		t.Fatalf("harness: a host of the test's own: %v", err)
 	}
-	beyond := fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), o.beyond.Fd())
-	o.ip(o.host, "link add up0 type veth peer name down0 netns "+beyond, "link add second type veth peer name unused")
+	if distance > 0 {
+		o.lay(distance)
+	} else {
+		o.ip(o.host, fmt.Sprintf("link add up0 type veth peer name down0 netns /proc/%d/fd/%d", os.Getpid(), o.beyond.Fd()))
+	}
+	o.ip(o.host, "link add second type veth peer name unused")
 	for _, namespace := range []*os.File{o.host, o.beyond} {
 		o.ip(namespace, "link set lo up")
 	}
