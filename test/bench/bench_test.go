@@ -13,6 +13,7 @@ import (
 	"regexp"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/nix-user-containers/nuc/test/harness"
 )
@@ -55,6 +56,8 @@ var (
 	whose     = flag.String("subjects", "", "measure nuc beside only the subjects whose name this `regexp` matches")
 	quick     = flag.Bool("quick", false, "make a quarter of the runs: a glance, not a measurement")
 	profiling = flag.Bool("profile", false, "say what the time of a relay goes to, and measure nothing")
+	login     = flag.Bool("login", false, "measure with the caller's own systemd, whose services nuc's containers are then")
+	lap       = flag.Duration("lap", 2*time.Minute, "give a run of one subject up after this `time`")
 	runs      = flag.Int("runs", 0, "make this `number` of runs of every subject, instead of the row's own")
 )
 
@@ -88,6 +91,9 @@ func TestBench(t *testing.T) {
 		r.Subjects = slices.DeleteFunc(r.Subjects, func(sub *subject) bool {
 			return sub.Name != "nuc" && !among.MatchString(sub.Name)
 		})
+		if *login {
+			r.place = append(r.place, harness.AtLogin())
+		}
 		measured = append(measured, r)
 		// A session a row: its containers are gone before the next begins.
 		t.Run(r.Name, func(t *testing.T) { r.measure(&session{T: t, H: harness.New(t, r.place...)}) })

@@ -215,7 +215,7 @@ func memory(name string, connections int) *row {
 
 // held opens connections and returns what ends them.
 func held(s *session, r *road, connections int) (end func(), err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), lap)
+	ctx, cancel := context.WithTimeout(context.Background(), *lap)
 	cmd, release := s.H.Program(ctx, s.H.Dir+"/load")
 	defer release()
 	cmd.Env = append(cmd.Env, fmt.Sprintf("%s=hold %d %d", loadVariable, r.port, connections))
@@ -244,7 +244,7 @@ func held(s *session, r *road, connections int) (end func(), err error) {
 		late := ctx.Err() != nil
 		end()
 		if late {
-			return nil, fmt.Errorf("%d connections: not within %s", connections, lap)
+			return nil, fmt.Errorf("%d connections: not within %s", connections, *lap)
 		}
 		return nil, fmt.Errorf("%d connections: %s", connections, strings.TrimSpace(stderr.String()))
 	}

@@ -349,7 +349,7 @@ func (r *road) memory() (float64, error) {
 // client runs a program of the test's user to its end and returns what it
 // printed.
 func (s *session) client(environment string, command ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), lap)
+	ctx, cancel := context.WithTimeout(context.Background(), *lap)
 	defer cancel()
 	cmd, release := s.H.Program(ctx, command[0], command[1:]...)
 	defer release()

@@ -82,9 +82,6 @@ type session struct {
 	containers []harness.Roles // of roads
 }
 
-// lap bounds one run of one subject.
-const lap = 2 * time.Minute
-
 func (r *row) measure(s *session) {
 	progress("bench: %s", r.Name)
 	if r.setUp != nil {
@@ -224,7 +221,7 @@ func nuc(args ...string) func(*session) (float64, error) {
 }
 
 func (s *session) clock(path string, args ...string) (float64, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), lap)
+	ctx, cancel := context.WithTimeout(context.Background(), *lap)
 	defer cancel()
 	cmd, release := s.H.Program(ctx, path, args...)
 	// A file, as a goroutine that copies a pipe would be measured as well.

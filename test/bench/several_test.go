@@ -8,6 +8,11 @@ import (
 // inOne is how many containers the project has.
 const inOne = 5
 
+// small is the tree of rows that start nothing of it but a shell: podman compose's
+// copy of it is made anew for each measurement, and in a virtual machine it is
+// unpacked first.
+const small = "guest"
+
 const oneAfterTheOther = "one after the other"
 
 // projectUp brings a folder of containers up. Each is up when its first process
@@ -48,7 +53,7 @@ func projectUp() *row {
 		runs:   21, warmUps: 2,
 		setUp: func(s *session) error {
 			folder = s.H.Folder("project")
-			tree := s.H.Tree(debian)
+			tree := s.H.Tree(small)
 			for i := range inOne {
 				name := fmt.Sprintf("bench-%d", i)
 				s.H.Own(name)
@@ -80,7 +85,7 @@ func (p *composed) prepare(s *session) error {
 	// It leaves a process behind that keeps its user namespace, until it is told
 	// to migrate.
 	s.Cleanup(func() { _, _ = s.clock("podman", "system", "migrate") })
-	tree := s.H.Tree(debian)
+	tree := s.H.Tree(small)
 	// Before the tree is copied.
 	if _, err := s.clock("podman", "run", "--rm", "--network=none", "--log-driver=none", "--rootfs", tree+":O", "/bin/true"); err != nil {
 		return err

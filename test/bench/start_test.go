@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// debian is the tree that all rows use.
+// debian is the tree of most rows.
 const debian = "trixie"
 
 // floor makes the namespaces and the id map of a container and mounts nothing.
@@ -105,7 +105,7 @@ func (s *session) bundle(runtime, tree string) (string, error) {
 	if _, err := s.clock("mkdir", dir); err != nil {
 		return "", err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), lap)
+	ctx, cancel := context.WithTimeout(context.Background(), *lap)
 	defer cancel()
 	cmd, release := s.H.Program(ctx, runtime, "spec", "--rootless")
 	defer release()
@@ -249,7 +249,7 @@ func (b *bareSystem) prepare(s *session) error {
 }
 
 func (b *bareSystem) run(s *session) (float64, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), lap)
+	ctx, cancel := context.WithTimeout(context.Background(), *lap)
 	defer cancel()
 	socket := filepath.Join(b.dir, "host", "notify")
 	_ = os.Remove(socket)
@@ -262,7 +262,7 @@ func (b *bareSystem) run(s *session) (float64, error) {
 	if err := os.Chown(socket, uid, gid); err != nil {
 		return 0, err
 	}
-	_ = conn.SetReadDeadline(time.Now().Add(lap))
+	_ = conn.SetReadDeadline(time.Now().Add(*lap))
 	cmd, release := s.H.Program(ctx, "unshare", append(append([]string{}, floor...), "--kill-child", "--", "sh", "-c", script, "sh", b.dir, b.tree)...)
 	defer release()
 	said, err := os.CreateTemp("", "nuc-bench-*")

@@ -36,6 +36,7 @@ type H struct {
 	user   *account
 	cgroup *delegated
 	env    map[string]string
+	made   []string // folders that end with the test
 
 	mu         sync.Mutex
 	containers []string
@@ -49,6 +50,7 @@ type options struct {
 	ranges   Ranges
 	noCgroup bool
 	root     bool
+	login    bool
 	outside  bool
 	family   Family
 	distance time.Duration
@@ -63,6 +65,10 @@ func WithoutCgroup() Option { return func(o *options) { o.noCgroup = true } }
 
 // AsRoot runs commands as root. Without root, the test is skipped.
 func AsRoot() Option { return func(o *options) { o.root = true } }
+
+// AtLogin runs commands with the caller's runtime folder, which has their systemd:
+// containers are its services.
+func AtLogin() Option { return func(o *options) { o.login = true } }
 
 // New prepares the place of one test.
 func New(t testing.TB, opts ...Option) *H {
@@ -92,7 +98,11 @@ func New(t testing.TB, opts ...Option) *H {
 	h.Dir = h.folder(filepath.Join(h.user.home, ".cache", "nuc-it"), "")
 	h.State = h.mkdir(filepath.Join(h.Dir, "state"))
 	h.Cache = h.mkdir(filepath.Join(h.Dir, "cache"))
-	h.Runtime = h.folder("/tmp", "nuc-it-")
+	if o.login {
+		h.Runtime = loginFolder(t)
+	} else {
+		h.Runtime = h.folder("/tmp", "nuc-it-")
+	}
 	if root && !o.noCgroup {
 		h.cgroup = delegate(t, filepath.Base(h.Dir), h.user)
 		h.Cgroup = h.cgroup.path
@@ -146,7 +156,7 @@ func (h *H) User() (name string, uid, gid int) {
 	return h.user.name, int(h.user.uid), int(h.user.gid)
 }
 
-// folder makes a new folder of the user's own, mode 0700.
+// folder makes a new folder of the user's own, mode 0700, that ends with the test.
 func (h *H) folder(parent, prefix string) string {
 	h.Helper()
 	if parent != "/tmp" {
@@ -158,6 +168,7 @@ func (h *H) folder(parent, prefix string) string {
 		h.Fatalf("harness: %v", err)
 	}
 	h.chown(path)
+	h.made = append(h.made, path)
 	return path
 }
 
@@ -290,11 +301,21 @@ func (h *H) finish() {
 			h.Errorf("harness: %v", err)
 		}
 	}
-	for _, path := range []string{h.Runtime, h.Dir} {
+	for _, path := range h.made {
 		if err := h.discard(path); err != nil {
 			h.Errorf("harness: %v", err)
 		}
 	}
+}
+
+// loginFolder is the runtime folder of the caller's login.
+func loginFolder(t testing.TB) string {
+	t.Helper()
+	path := fmt.Sprintf("/run/user/%d", os.Geteuid())
+	if _, err := os.Stat(filepath.Join(path, "systemd/private")); err != nil || os.Geteuid() == 0 {
+		t.Fatalf("harness: no systemd of uid %d is at %s: log in as a user, by ssh", os.Geteuid(), path)
+	}
+	return path
 }
 
 // remove ends a container and forgets its files. Where the test did so itself

@@ -49,7 +49,7 @@ func (h *H) Leftovers() []string {
 }
 
 // processes lists those of the test: all that is in its cgroup, which nothing
-// unprivileged can leave, or else all that has its runtime folder in the
+// unprivileged can leave, or else all that has its state folder in the
 // environment, and their descendants.
 func (h *H) processes() []int {
 	if h.cgroup != nil {
@@ -60,7 +60,7 @@ func (h *H) processes() []int {
 	for _, pid := range pids() {
 		parents[pid] = parent(pid)
 		environment, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
-		if err == nil && strings.Contains("\x00"+string(environment), "\x00XDG_RUNTIME_DIR="+h.Runtime+"\x00") {
+		if err == nil && strings.Contains("\x00"+string(environment), "\x00XDG_STATE_HOME="+h.State+"\x00") {
 			ours[pid] = true
 		}
 	}
@@ -78,6 +78,8 @@ func (h *H) processes() []int {
 
 // mounts lists those below the test's folders, in any mount namespace.
 func (h *H) mounts() []string {
+	// A login's is a mount itself.
+	runtime := filepath.Join(h.Runtime, "nuc")
 	var left []string
 	seen := map[string]bool{}
 	for _, pid := range pids() {
@@ -88,7 +90,7 @@ func (h *H) mounts() []string {
 		seen[namespace] = true
 		content, _ := os.ReadFile(fmt.Sprintf("/proc/%d/mountinfo", pid))
 		for _, line := range strings.Split(string(content), "\n") {
-			if strings.Contains(line, h.Dir) || strings.Contains(line, h.Runtime) {
+			if strings.Contains(line, h.Dir) || strings.Contains(line, runtime) {
 				left = append(left, fmt.Sprintf("mount seen by process %d (%s): %s", pid, describe(pid), line))
 			}
 		}

@@ -34,20 +34,22 @@ type machine struct {
 	kernel  string
 	tree    string // tarball of the containers' root file system
 
-	qemu    *exec.Cmd
-	stopped chan struct{} // closed when qemu has ended
-	port    string        // of the machine's sshd, on the host's loopback
-	root    *session      // stays while the machine is up
+	processors int
+	qemu       *exec.Cmd
+	stopped    chan struct{} // closed when qemu has ended
+	port       string        // of the machine's sshd, on the host's loopback
+	root       *session      // stays while the machine is up
 
 	boots, connections int
 }
 
 // machines are those that no test has. Two of one processor each get a quarter more
-// done than one of two, whose emulation has them wait for each other.
+// done than one of two, whose emulation has them wait for each other; TestBench has
+// one of two.
 var machines, all = func() (chan *machine, []*machine) {
 	free, all := make(chan *machine, 2), []*machine(nil)
 	for i := range cap(free) {
-		m := &machine{name: strconv.Itoa(i + 1)}
+		m := &machine{name: strconv.Itoa(i + 1), processors: 1}
 		free <- m
 		all = append(all, m)
 	}
@@ -58,13 +60,20 @@ var machines, all = func() (chan *machine, []*machine) {
 // The test is a parallel one from here on.
 func up(t *testing.T) *machine {
 	t.Helper()
+	m := taken(t)
+	m.up(t)
+	return m
+}
+
+// taken is up without the boot.
+func taken(t *testing.T) *machine {
+	t.Helper()
 	t.Parallel()
 	m := <-machines
 	t.Cleanup(func() { machines <- m })
 	if m.folder == "" {
 		m.install(t)
 	}
-	m.up(t)
 	return m
 }
 
@@ -141,7 +150,7 @@ func (m *machine) boot(t testing.TB) {
 	monitor := m.path("monitor")
 	os.Remove(monitor)
 	m.qemu = exec.Command("qemu-system-x86_64",
-		"-accel", accelerator(), "-cpu", cpu(), "-smp", "1", "-m", "2048",
+		"-accel", accelerator(), "-cpu", cpu(), "-smp", strconv.Itoa(m.processors), "-m", "2048",
 		"-machine", "pc", "-nodefaults", "-display", "none",
 		// A reboot ends it as well: the next boot is another run.
 		"-no-reboot",
