@@ -209,7 +209,7 @@ func typing(p *place) {
 	typed := filepath.Join(p.Dir, "typed")
 	shell, terminal := p.StartHostTerminal(24, 200, "bash", "--norc", "--noprofile", "-i")
 	attack := p.attack("tiocsti")
-	for name, filter := range map[string]string{"typing": "default", "typing-unfiltered": "off"} {
+	for name, filter := range map[string]string{"filtered": "default", "unfiltered": "off"} {
 		p.Must("up", p.filtered(name, filter))
 		content, err := os.ReadFile(attack)
 		if err != nil {
