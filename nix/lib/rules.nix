@@ -15,7 +15,10 @@ let
   unless = good: expected: if good then null else expected;
   # The launcher takes the kernel's PATH_MAX without its NUL (path_resolution(7)).
   isPath =
-    s: matches "/|(/[^/[:cntrl:]]+)+" s && !matches "(.*/)?[.]{1,2}(/.*)?" s && stringLength s <= 4095;
+    s:
+    matches "/|(/[^/[:cntrl:]]+)+" s
+    && !matches "(.*/)?[.]{1,2}(/.*)?" s
+    && stringLength s <= 4095;
   absolute = s: if matches "/.*" s then "" else ": begin it with /";
   below = folder: s: s == folder || matches "${folder}/.*" s;
 
